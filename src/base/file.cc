@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/math.h"
+
+namespace nestling {
+namespace {
+
+size_t PageBytes() {
+  static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return page;
+}
+
+Status ErrnoStatus(std::string_view what, const std::string& name) {
+  const int error = errno;
+  const std::string message = StrCat(what, " \"", name, "\": ", std::strerror(error));
+  if (error == ENOENT) return Status(StatusCode::kNotFound, message);
+  if (error == ENOMEM) return Status(StatusCode::kOutOfMemory, message);
+  return Status(StatusCode::kIoError, message);
+}
+
+}  // namespace
+
+MappedRegion::MappedRegion(MappedRegion&& other) noexcept
+    : base_(std::exchange(other.base_, nullptr)),
+      base_bytes_(std::exchange(other.base_bytes_, 0)),
+      bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedRegion& MappedRegion::operator=(MappedRegion&& other) noexcept {
+  std::swap(base_, other.base_);
+  std::swap(base_bytes_, other.base_bytes_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+MappedRegion::~MappedRegion() {
+  if (base_ != nullptr) munmap(base_, base_bytes_);
+}
+
+void MappedRegion::ReleasePages(std::span<const std::byte> part) const {
+  if (base_ == nullptr || part.empty()) return;
+  const uintptr_t page = PageBytes();
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(part.data());
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t last = (begin + part.size()) / page * page;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
+Result<std::unique_ptr<File>> File::Open(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus("cannot open", path);
+  std::unique_ptr<File> file(new File);
+  file->fd_ = fd;
+  file->name_ = path;
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus("cannot stat", path);
+  if (!S_ISREG(info.st_mode)) return IoError("\"", path, "\" is not a regular file");
+  file->size_ = static_cast<uint64_t>(info.st_size);
+  return file;
+}
+
+Result<std::unique_ptr<File>> File::FromDescriptor(int fd, uint64_t offset, uint64_t length) {
+  const std::string name = StrCat("descriptor ", fd);
+  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) return ErrnoStatus("cannot duplicate", name);
+  std::unique_ptr<File> file(new File);
+  file->fd_ = own;
+  file->name_ = name;
+  struct stat info;
+  if (fstat(own, &info) != 0) return ErrnoStatus("cannot stat", name);
+  if (!S_ISREG(info.st_mode)) return IoError(name, " is not a regular file");
+  const uint64_t file_bytes = static_cast<uint64_t>(info.st_size);
+  if (offset > file_bytes || length > file_bytes - offset) {
+    return InvalidArgument(name, ": offset ", offset, " + length ", length, " exceeds ",
+                           file_bytes, " bytes");
+  }
+  file->start_ = offset;
+  file->size_ = length != 0 ? length : file_bytes - offset;
+  return file;
+}
+
+File::~File() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Status File::ReadAt(uint64_t offset, std::span<std::byte> out) const {
+  if (offset > size_ || out.size() > size_ - offset) {
+    return IoError("read of ", out.size(), " bytes at ", offset, " of \"", name_, "\" of ", size_,
+                   " bytes");
+  }
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t n = pread(fd_, out.data() + done, out.size() - done,
+                            static_cast<off_t>(start_ + offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("cannot read", name_);
+    if (n == 0) {
+      return IoError("\"", name_, "\" ended at ", offset + done, " bytes, wanted ",
+                     offset + out.size());
+    }
+    done += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+Result<MappedRegion> File::Map(uint64_t offset, uint64_t length) const {
+  if (offset > size_ || length > size_ - offset) {
+    return IoError("map of ", length, " bytes at ", offset, " of \"", name_, "\" of ", size_,
+                   " bytes");
+  }
+  MappedRegion region;
+  if (length == 0) return region;
+  const uint64_t begin = start_ + offset;
+  const uint64_t aligned = begin / PageBytes() * PageBytes();
+  const size_t bytes = static_cast<size_t>(begin - aligned + length);
+  void* base = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(aligned));
+  if (base == MAP_FAILED) return ErrnoStatus("cannot map", name_);
+  region.base_ = base;
+  region.base_bytes_ = bytes;
+  region.bytes_ = {static_cast<const std::byte*>(base) + (begin - aligned),
+                   static_cast<size_t>(length)};
+  return region;
+}
+
+Result<std::string> ReadFile(const std::string& path, uint64_t limit_bytes) {
+  ASSIGN_OR_RETURN(auto file, File::Open(path));
+  if (file->size() > limit_bytes) {
+    return BadModel("\"", path, "\" has ", file->size(), " bytes, at most ", limit_bytes,
+                    " are read");
+  }
+  std::string text(static_cast<size_t>(file->size()), '\0');
+  RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(text))));
+  return text;
+}
+
+Result<std::unique_ptr<AtomicFileWriter>> AtomicFileWriter::Create(const std::string& path) {
+  std::unique_ptr<AtomicFileWriter> writer(new AtomicFileWriter);
+  writer->path_ = path;
+  std::string temporary = path + ".tmp-XXXXXX";
+  writer->fd_ = mkostemp(temporary.data(), O_CLOEXEC);
+  if (writer->fd_ < 0) return ErrnoStatus("cannot create", temporary);
+  writer->temporary_path_ = temporary;
+  return writer;
+}
+
+AtomicFileWriter::~AtomicFileWriter() {
+  if (fd_ >= 0) close(fd_);
+  if (!temporary_path_.empty()) unlink(temporary_path_.c_str());
+}
+
+Status AtomicFileWriter::Append(std::span<const std::byte> bytes) {
+  RETURN_IF_ERROR(WriteAt(position_, bytes));
+  position_ += bytes.size();
+  return OkStatus();
+}
+
+Status AtomicFileWriter::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done,
+                             static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("cannot write", path_);
+    done += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
+Status AtomicFileWriter::Commit() {
+  // mkostemp creates files for the owner only; a model is an ordinary file.
+  const mode_t mask = umask(0);
+  umask(mask);
+  if (fchmod(fd_, 0666 & ~mask) != 0) return ErrnoStatus("cannot set the mode of", path_);
+  if (fsync(fd_) != 0) return ErrnoStatus("cannot sync", path_);
+  const int fd = std::exchange(fd_, -1);
+  if (close(fd) != 0) return ErrnoStatus("cannot close", path_);
+  if (rename(temporary_path_.c_str(), path_.c_str()) != 0) return ErrnoStatus("cannot rename to", path_);
+  temporary_path_.clear();
+  return OkStatus();
+}
+
+}  // namespace nestling
