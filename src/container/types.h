@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace nestling {
+
+// Element formats. Values equal fbs::DType (static_assert-ed in the reader).
+enum class DType : uint8_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBF16 = 2,
+  kQ8C = 3,    // int8, f32 scale per output channel
+  kQ4C = 4,    // 4-bit unsigned with zero point 8, f32 scale per output channel
+  kQ4B32 = 5,  // 4-bit unsigned with zero point 8, bf16 scale per 32 inputs of a channel
+};
+inline constexpr size_t kNumDTypes = 6;
+inline constexpr uint32_t kBlockSize = 32;
+
+enum class Layout : uint8_t { kRowMajor = 0, kTransposed = 1, kPleRows = 2 };
+
+enum class SectionKind : uint8_t {
+  kText = 0,
+  kEmbed = 1,
+  kPle = 2,
+  kVision = 3,
+  kAudio = 4,
+  kTokenizer = 5,
+};
+inline constexpr size_t kNumSections = 6;
+
+const char* DTypeName(DType dtype);  // "f32", ..., "q4b32"
+Result<DType> ParseDType(std::string_view name);
+const char* SectionName(SectionKind section);  // "TEXT", ...
+
+// Bytes of a tensor's elements and of its scales.
+struct StorageSize {
+  uint64_t bytes = 0;
+  uint64_t scales_bytes = 0;
+};
+
+// Storage of `shape` ([out, in] for matrices; [vocab, layers, ple_dim] for kPleRows; any rank for
+// unquantised row-major tensors). `num_shells` matters to kTransposed q8c and q4c only.
+// Fails when the format cannot hold the shape (q4b32: `in` not a multiple of 32; 4 bit: odd row
+// length) or when a product overflows.
+Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<const uint64_t> shape,
+                                       uint32_t num_shells);
+
+// Bytes of one layer's span in a row of the PLE table: values, then scales
+// (q8c and q4c: one f32; q4b32: ple_dim / 32 bf16).
+Result<uint64_t> PleSpanBytes(DType dtype, uint64_t ple_dim);
+
+inline constexpr std::array<char, 4> kMagic = {'N', 'E', 'S', 'T'};
+inline constexpr uint16_t kVersionMajor = 1;
+inline constexpr uint16_t kVersionMinor = 0;
+inline constexpr uint64_t kSectionAlignment = 16384;
+inline constexpr uint64_t kTensorAlignment = 64;
+// Longest header that a reader accepts: a directory of all tensors needs well below 1 MiB.
+inline constexpr uint64_t kMaxHeaderBytes = 64ull << 20;
+
+// First bytes of the file, little endian; the flatbuffer follows at once.
+struct Preamble {
+  std::array<char, 4> magic = kMagic;
+  uint16_t version_major = kVersionMajor;
+  uint16_t version_minor = kVersionMinor;
+  uint64_t header_bytes = 0;
+  uint64_t header_xxh3 = 0;
+  uint64_t file_bytes = 0;  // of the whole container: a truncated copy is known at once
+};
+static_assert(sizeof(Preamble) == 32);
+
+}  // namespace nestling
