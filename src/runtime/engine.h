@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "container/reader.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+namespace nestling {
+
+class DecoderBlocks;
+class PleTable;
+class ScratchPool;
+
+enum class KvType { kAuto, kF32, kF16, kInt8 };
+
+struct EngineOptions {
+  uint32_t num_threads = 0;  // 0: one per usable core
+  // Most tokens of one prefill step; scratch memory grows with it. 0: the default.
+  uint32_t chunk_tokens = 0;
+  // Name of a slice in the container, or the path of a slice's JSON file; empty: the whole model.
+  // Sessions start with it; skipped layers and unused shells are not loaded unless a session asks.
+  std::string slice;
+};
+
+// Counters of the engine's memory in bytes; groups do not overlap.
+struct EngineMemory {
+  uint64_t mapped = 0;         // containers' sections mapped from storage (address space)
+  uint64_t packed_weights = 0; // XNNPACK's layout, anonymous
+  uint64_t scratch = 0;        // activations of running and finished calls, kept for the next
+  uint64_t loaded_parameters = 0;  // of the text decoder
+};
+
+// A loaded model: weights packed once and shared by all sessions. Immutable after Create and
+// thread-safe; outlives its sessions.
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> Create(std::unique_ptr<File> file,
+                                                const EngineOptions& options);
+  static Result<std::unique_ptr<Engine>> Create(const std::string& path,
+                                                const EngineOptions& options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const ContainerReader& container() const { return *container_; }
+  const HeaderFields& header() const { return container_->header(); }
+  const TextConfig& text_config() const { return container_->header().text; }
+  // nullptr when the container has no tokenizer: text calls then fail, token calls work.
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }
+  const ThreadPool& pool() const { return *pool_; }
+  uint32_t chunk_tokens() const { return chunk_tokens_; }
+  const SliceConfig& default_slice() const { return default_slice_; }
+  EngineMemory memory() const;
+
+  // For sessions.
+  DecoderBlocks& blocks() const { return *blocks_; }
+  const PleTable& ple_table() const { return *ple_table_; }
+  const ModelWeights& weights() const { return *weights_; }
+  ScratchPool& scratch_pool() const { return *scratch_pool_; }
+  // f32 for unquantised containers (the reference), f16 otherwise.
+  KvType ResolveKvType(KvType wanted) const;
+
+ private:
+  Engine();
+
+  std::unique_ptr<ContainerReader> container_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<ModelWeights> weights_;
+  std::unique_ptr<DecoderBlocks> blocks_;
+  std::unique_ptr<PleTable> ple_table_;
+  std::unique_ptr<ScratchPool> scratch_pool_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  SliceConfig default_slice_;
+  uint32_t chunk_tokens_ = 0;
+};
+
+}  // namespace nestling

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "runtime/engine.h"
+#include "sampling/sampler.h"
+
+namespace nestling {
+
+class Decoder;
+
+struct SessionOptions {
+  uint32_t context_tokens = 0;  // 0: min(4096, the model's limit)
+  KvType kv_type = KvType::kAuto;
+  uint32_t chunk_tokens = 0;    // 0: the engine's; at most the engine's
+};
+
+struct SessionCounters {
+  uint64_t prefill_tokens = 0;
+  uint64_t decode_tokens = 0;
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+  double first_token_seconds = 0;  // of the last Generate: from its call to its first token
+  uint64_t kv_bytes = 0;           // capacity of the kv cache
+  uint64_t ple_rows_read = 0;
+  uint64_t ple_bytes_read = 0;
+};
+
+enum class StopReason {
+  kMaxTokens,
+  kStopToken,
+  kStopString,
+  kContextFull,
+  kCancelled,
+  kCallback,  // the callback asked to stop
+};
+
+struct GenerateOptions {
+  uint32_t max_tokens = 0;  // 0: until a stop or a full context
+  SamplingOptions sampling;
+  std::vector<int32_t> stop_tokens;       // the model's when empty
+  std::vector<std::string> stop_strings;  // need a tokenizer
+  bool ignore_stop_tokens = false;        // benchmarks
+};
+
+// One generated token. `text` is complete UTF-8 and may be empty while a character or a possible
+// stop string is incomplete; empty without a tokenizer. Valid during the call.
+struct GeneratedToken {
+  int32_t id;
+  std::string_view text;
+};
+
+struct GenerateResult {
+  StopReason reason = StopReason::kMaxTokens;
+  uint32_t num_tokens = 0;  // generated, the stop token included
+};
+
+// A conversation: kv cache, position, sampler. One thread at a time, but Cancel() from any.
+// `engine` must outlive it. A failed call leaves the session as its comment says.
+class Session {
+ public:
+  static Result<std::unique_ptr<Session>> Create(const Engine& engine,
+                                                 const SessionOptions& options);
+  ~Session();
+
+  // Appends tokens to the kv cache. kInvalidArgument (an id out of range) and kContextFull leave
+  // the session unchanged; kCancelled and kIoError keep the tokens of finished chunks.
+  Status Prefill(std::span<const int32_t> tokens);
+
+  // Like Prefill, but calls `row` with the logits of every token, in order; they are valid
+  // during the call. No shortcut is taken: every layer runs for every position.
+  using LogitsRow = std::function<Status(size_t index, std::span<const float> logits)>;
+  Status PrefillWithLogits(std::span<const int32_t> tokens, const LogitsRow& row);
+
+  // Generates from the last token. kFailedPrecondition when the session is empty. The callback
+  // returns false to stop. Afterwards the kv cache holds every generated token but the last,
+  // which the next call feeds first; the caller does not notice.
+  using TokenCallback = std::function<bool(const GeneratedToken&)>;
+  Result<GenerateResult> Generate(const GenerateOptions& options, const TokenCallback& callback);
+
+  // Soft-capped logits [vocab] that the next token is sampled from. kFailedPrecondition when the
+  // session is empty. Valid until the next call.
+  Result<std::span<const float>> Logits();
+
+  // Number of tokens in the session (prefilled and generated), and room.
+  uint32_t num_tokens() const;
+  uint32_t context_tokens() const { return context_tokens_; }
+  // Every token so far.
+  std::span<const int32_t> tokens() const;
+
+  // Forgets everything; keeps memory.
+  void Reset();
+  // Keeps the first `num_tokens` tokens. kInvalidArgument when there are fewer;
+  // kFailedPrecondition when a sliding layer no longer holds the window before that point (the
+  // session is then unchanged; use Reset and prefill again).
+  Status Truncate(uint32_t num_tokens);
+
+  // The slice of the next calls; the kv cache is kept. kInvalidArgument for a slice that the
+  // container's shells cannot run.
+  Status SetSlice(const SliceConfig& slice);
+  const SliceConfig& slice() const;
+
+  // From any thread: the running call returns kCancelled (Prefill) or StopReason::kCancelled
+  // (Generate) after its current layer. Without a running call it does nothing.
+  void Cancel();
+
+  const SessionCounters& counters() const { return counters_; }
+  const Engine& engine() const { return engine_; }
+
+ private:
+  explicit Session(const Engine& engine);
+
+  // Runs all tokens of tokens_ that the kv cache does not hold yet; the last one's logits go to
+  // logits_ if `want_logits`.
+  Status Catch(bool want_logits);
+
+  const Engine& engine_;
+  std::unique_ptr<Decoder> decoder_;
+  std::vector<int32_t> tokens_;
+  uint32_t context_tokens_ = 0;
+  bool logits_valid_ = false;
+  std::atomic<bool> running_{false};
+  std::atomic<bool> cancelled_{false};
+  SessionCounters counters_;
+};
+
+}  // namespace nestling
