@@ -191,7 +191,10 @@ build_group() {  # build_group GROUP PREFIX
   local work=$cache/work/${prefix##*/}
   mkdir -p "$cache/work"
   exec {lock}>"$work.lock"
-  flock "$lock"
+  if ! flock -n "$lock"; then
+    say "waiting for another run that is building $group"
+    flock "$lock"
+  fi
   if [[ ! -d $prefix ]]; then  # another run may have built it while this one waited
     say "building $group (once; kept in $cache)"
     rm -rf "$work"
