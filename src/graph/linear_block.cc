@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graph/linear_block.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+namespace nestling {
+namespace {
+
+struct SubgraphDeleter {
+  void operator()(xnn_subgraph* subgraph) const { xnn_delete_subgraph(subgraph); }
+};
+using SubgraphPtr = std::unique_ptr<xnn_subgraph, SubgraphDeleter>;
+
+constexpr int32_t kInt4ZeroPoint = 8;
+
+bool IsQuantised(DType dtype) {
+  return dtype == DType::kQ8C || dtype == DType::kQ4C || dtype == DType::kQ4B32;
+}
+
+// Adds the static weight tensor [out, in].
+Status DefineWeight(xnn_subgraph_t subgraph, const LinearWeight& weight, const PackSource& source,
+                    uint32_t* id) {
+  const size_t dims[2] = {weight.out, weight.in};
+  constexpr uint32_t kInternal = XNN_INVALID_VALUE_ID;
+  switch (weight.matrix.dtype) {
+    case DType::kF32:
+      return XnnStatus(xnn_define_tensor_value(subgraph, xnn_datatype_fp32, 2, dims,
+                                               source.elements(), kInternal, 0, id),
+                       "define f32 weights");
+    case DType::kQ8C:
+      return XnnStatus(
+          xnn_define_channelwise_quantized_tensor_value(
+              subgraph, xnn_datatype_qcint8, source.channel_scales(), 2, /*channel_dim=*/0, dims,
+              source.elements(), kInternal, 0, id),
+          "define q8c weights");
+    case DType::kQ4C:
+      return XnnStatus(
+          xnn_define_channelwise_quantized_tensor_value_v2(
+              subgraph, xnn_datatype_qcint4, kInt4ZeroPoint, source.channel_scales(), 2,
+              /*channel_dim=*/0, dims, source.elements(), kInternal, 0, id),
+          "define q4c weights");
+    case DType::kQ4B32:
+      return XnnStatus(
+          xnn_define_blockwise_quantized_tensor_value(
+              subgraph, xnn_datatype_qbint4, kInt4ZeroPoint, source.block_scales(), 2,
+              /*channel_dim=*/0, kBlockSize, dims, source.elements(), kInternal, 0, id),
+          "define q4b32 weights");
+    case DType::kF16:
+    case DType::kBF16:
+      break;
+  }
+  return Unsupported("weights of type ", DTypeName(weight.matrix.dtype), " in the decoder");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LinearBlock>> LinearBlock::Create(GraphContext& context,
+                                                         std::span<const LinearOp> ops) {
+  std::unique_ptr<LinearBlock> block(new LinearBlock(context));
+  RETURN_IF_ERROR(block->Build(ops));
+  return block;
+}
+
+LinearBlock::~LinearBlock() {
+  if (runtime_ != nullptr) xnn_delete_runtime(runtime_);
+}
+
+Status LinearBlock::Build(std::span<const LinearOp> ops) {
+  NESTLING_DCHECK(!ops.empty() && ops.size() <= kMaxOps);
+  for (const LinearOp& op : ops) {
+    NESTLING_DCHECK(op.input < kMaxInputs);
+    if (input_channels_.size() <= op.input) input_channels_.resize(op.input + 1);
+    input_channels_[op.input] = op.weight.in;
+    output_channels_.push_back(op.weight.out);
+    num_parameters_ += op.weight.in * op.weight.out;
+  }
+  const size_t num_inputs = input_channels_.size();
+  const uint32_t num_external = static_cast<uint32_t>(num_inputs + ops.size());
+  xnn_subgraph_t raw = nullptr;
+  RETURN_IF_ERROR(XnnStatus(xnn_create_subgraph(num_external, 0, &raw), "create a subgraph"));
+  const SubgraphPtr subgraph(raw);
+
+  std::vector<uint32_t> quantised(num_inputs, XNN_INVALID_VALUE_ID);
+  for (size_t i = 0; i < num_inputs; ++i) {
+    const size_t dims[2] = {1, input_channels_[i]};
+    uint32_t id = XNN_INVALID_VALUE_ID;
+    RETURN_IF_ERROR(XnnStatus(
+        xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr,
+                                static_cast<uint32_t>(i), XNN_VALUE_FLAG_EXTERNAL_INPUT, &id),
+        "define an input"));
+    const bool wanted = std::any_of(ops.begin(), ops.end(), [&](const LinearOp& op) {
+      return op.input == i && IsQuantised(op.weight.matrix.dtype);
+    });
+    if (!wanted) continue;
+    RETURN_IF_ERROR(
+        XnnStatus(xnn_define_dynamically_quantized_tensor_value(
+                      raw, xnn_datatype_qdint8, 2, /*num_non_batch_dims=*/1, dims,
+                      XNN_INVALID_VALUE_ID, 0, &quantised[i]),
+                  "define a quantised input"));
+    RETURN_IF_ERROR(XnnStatus(xnn_define_unary(raw, xnn_unary_convert, /*params=*/nullptr, id,
+                                               quantised[i], 0),
+                              "define a conversion"));
+  }
+
+  std::vector<PackSource> sources;  // alive until the runtime has packed them
+  sources.reserve(ops.size());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const LinearOp& op = ops[i];
+    const size_t dims[2] = {1, op.weight.out};
+    uint32_t output = XNN_INVALID_VALUE_ID, weight = XNN_INVALID_VALUE_ID;
+    RETURN_IF_ERROR(XnnStatus(
+        xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr,
+                                static_cast<uint32_t>(num_inputs + i),
+                                XNN_VALUE_FLAG_EXTERNAL_OUTPUT, &output),
+        "define an output"));
+    ASSIGN_OR_RETURN(PackSource source, PackSource::Create(op.weight));
+    sources.push_back(std::move(source));
+    RETURN_IF_ERROR(DefineWeight(raw, op.weight, sources.back(), &weight));
+    const uint32_t input = IsQuantised(op.weight.matrix.dtype) ? quantised[op.input]
+                                                               : static_cast<uint32_t>(op.input);
+    RETURN_IF_ERROR(XnnStatus(
+        xnn_define_fully_connected(raw, -kInfinity, kInfinity, input, weight,
+                                   /*bias_id=*/XNN_INVALID_VALUE_ID, output, /*flags=*/0),
+        "define a fully connected operator"));
+  }
+
+  const std::lock_guard lock(context_.mutex());
+  RETURN_IF_ERROR(XnnStatus(
+      xnn_create_runtime_v4(raw, context_.packed_weights().provider(), context_.workspace(),
+                            context_.pool().get(), /*flags=*/0, &runtime_),
+      "create a runtime"));
+  for (uint32_t id = 0; id < num_external; ++id) values_.push_back({id, nullptr});
+  return Reshape(1);
+}
+
+Status LinearBlock::Reshape(size_t num_tokens) {
+  num_tokens_ = 0;  // unless all succeeds, the next run reshapes again
+  for (size_t i = 0; i < input_channels_.size(); ++i) {
+    const size_t dims[2] = {num_tokens, input_channels_[i]};
+    RETURN_IF_ERROR(XnnStatus(
+        xnn_reshape_external_value(runtime_, static_cast<uint32_t>(i), 2, dims), "reshape"));
+  }
+  RETURN_IF_ERROR(XnnStatus(xnn_reshape_runtime(runtime_), "reshape"));
+  num_tokens_ = num_tokens;
+  return OkStatus();
+}
+
+Status LinearBlock::Run(size_t num_tokens, std::span<const float* const> inputs,
+                        std::span<float* const> outputs) {
+  NESTLING_DCHECK(inputs.size() == input_channels_.size());
+  NESTLING_DCHECK(outputs.size() == output_channels_.size());
+  const std::lock_guard lock(context_.mutex());
+  bool changed = false;
+  if (num_tokens != num_tokens_) {
+    RETURN_IF_ERROR(Reshape(num_tokens));
+    changed = true;
+  }
+  const auto set = [&](size_t id, const float* data) {
+    void* pointer = const_cast<float*>(data);  // XNNPACK's external values have one type
+    changed |= values_[id].data != pointer;
+    values_[id].data = pointer;
+  };
+  for (size_t i = 0; i < inputs.size(); ++i) set(i, inputs[i]);
+  for (size_t i = 0; i < outputs.size(); ++i) set(inputs.size() + i, outputs[i]);
+  if (changed) {
+    RETURN_IF_ERROR(
+        XnnStatus(xnn_setup_runtime_v2(runtime_, values_.size(), values_.data()), "set up"));
+  }
+  return XnnStatus(xnn_invoke_runtime(runtime_), "run");
+}
+
+}  // namespace nestling

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "model/weights.h"
+
+namespace nestling {
+
+// A part of a stored matrix that becomes one fully connected operator, y = W x.
+struct LinearWeight {
+  Matrix matrix;
+  // Outputs [out_begin, out_begin + out) of a row-major matrix.
+  size_t out_begin = 0;
+  size_t out = 0;
+  // Inputs [in_begin, in_begin + in) of a transposed matrix (one shell of a down projection).
+  size_t in_begin = 0;
+  size_t in = 0;
+  size_t shell = 0;
+
+  static LinearWeight All(const Matrix& matrix);
+  static LinearWeight Outputs(const Matrix& matrix, size_t begin, size_t end);
+  static LinearWeight Shell(const Matrix& matrix, size_t shell, size_t begin, size_t end);
+};
+
+// Elements and scales as XNNPACK wants them: [out, in], blocks along `in`. Views the container
+// where the layout is already that; a transposed part is turned into buffers of its own, which
+// live as long as this object and are only needed while XNNPACK packs.
+class PackSource {
+ public:
+  static Result<PackSource> Create(const LinearWeight& weight);
+
+  const void* elements() const { return elements_; }
+  const float* channel_scales() const { return static_cast<const float*>(scales_); }
+  const uint16_t* block_scales() const { return static_cast<const uint16_t*>(scales_); }
+
+ private:
+  const void* elements_ = nullptr;
+  const void* scales_ = nullptr;
+  AlignedBuffer<std::byte> own_elements_;
+  AlignedBuffer<std::byte> own_scales_;
+};
+
+}  // namespace nestling
