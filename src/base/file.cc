@@ -29,6 +29,23 @@ Status ErrnoStatus(std::string_view what, const std::string& name) {
   return Status(StatusCode::kIoError, message);
 }
 
+// Positional; retries EINTR and short reads.
+Status ReadFully(int fd, const std::string& name, uint64_t offset, std::span<std::byte> out) {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t n =
+        pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus("cannot read", name);
+    if (n == 0) {
+      return IoError("\"", name, "\" ended at ", offset + done, " bytes, wanted ",
+                     offset + out.size());
+    }
+    done += static_cast<size_t>(n);
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 MappedRegion::MappedRegion(MappedRegion&& other) noexcept
@@ -98,19 +115,7 @@ Status File::ReadAt(uint64_t offset, std::span<std::byte> out) const {
     return IoError("read of ", out.size(), " bytes at ", offset, " of \"", name_, "\" of ", size_,
                    " bytes");
   }
-  size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t n = pread(fd_, out.data() + done, out.size() - done,
-                            static_cast<off_t>(start_ + offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus("cannot read", name_);
-    if (n == 0) {
-      return IoError("\"", name_, "\" ended at ", offset + done, " bytes, wanted ",
-                     offset + out.size());
-    }
-    done += static_cast<size_t>(n);
-  }
-  return OkStatus();
+  return ReadFully(fd_, name_, start_ + offset, out);
 }
 
 Result<MappedRegion> File::Map(uint64_t offset, uint64_t length) const {
@@ -173,6 +178,25 @@ Status AtomicFileWriter::WriteAt(uint64_t offset, std::span<const std::byte> byt
     if (n < 0) return ErrnoStatus("cannot write", path_);
     done += static_cast<size_t>(n);
   }
+  return OkStatus();
+}
+
+Status AtomicFileWriter::ReadAt(uint64_t offset, std::span<std::byte> out) const {
+  return ReadFully(fd_, path_, offset, out);
+}
+
+Status AtomicFileWriter::Reserve(uint64_t bytes) {
+#ifdef __linux__
+  int result = 0;
+  do {
+    result = fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
+    return ErrnoStatus(StrCat("no room for ", bytes, " bytes in"), path_);
+  }
+#else
+  static_cast<void>(bytes);
+#endif
   return OkStatus();
 }
 

@@ -86,6 +86,11 @@ class AtomicFileWriter {
   Status Append(std::span<const std::byte> bytes);
   // Overwrites or extends at `offset`; thread-safe against other WriteAt calls on other spans.
   Status WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  // Fills `out` with what was written at `offset`.
+  Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
+  // Claims disk space for a file of `bytes`, so that a full disk is known before the work is done.
+  // Where the file system cannot, this does nothing.
+  Status Reserve(uint64_t bytes);
   // Current end of appended data.
   uint64_t position() const { return position_; }
   Status Commit();

@@ -13,8 +13,8 @@ enum class LayerType : uint8_t { kSliding = 0, kFull = 1 };
 
 struct LayerConfig {
   LayerType type = LayerType::kSliding;
-  float activation_sparsity = 0.0f;   // share of neurons that the Gaussian top-k zeroes; 0: dense
-  std::vector<uint32_t> shell_ends;   // ascending; back() is the FFN width
+  float activation_sparsity = 0.0f;  // share of neurons that the Gaussian top-k zeroes; 0: dense
+  std::vector<uint32_t> shell_ends;  // ascending; back() is the FFN width
   uint32_t ffn_width() const { return shell_ends.back(); }
 };
 
@@ -51,14 +51,14 @@ struct SliceConfig {
   std::vector<uint32_t> skip_layers;  // ascending
   std::vector<uint32_t> ffn;          // of the kept layers
   uint64_t effective_parameters = 0;
-  float published_accuracy = 0.0f;    // percent; 0: not published
+  float published_accuracy = 0.0f;  // percent; 0: not published
 };
 
 struct GenerationConfig {
   bool do_sample = false;
   float temperature = 1.0f;
-  uint32_t top_k = 0;   // 0: off
-  float top_p = 1.0f;   // 1: off
+  uint32_t top_k = 0;  // 0: off
+  float top_p = 1.0f;  // 1: off
   std::vector<int32_t> stop_tokens;
 };
 

@@ -24,7 +24,7 @@ struct TensorInfo {
   DType dtype;
   Layout layout;
   std::vector<uint64_t> shape;
-  uint64_t offset;         // of the elements, from the start of the section
+  uint64_t offset;  // of the elements, from the start of the section
   uint64_t bytes;
   uint64_t scales_offset;  // from the start of the section; meaningless if scales_bytes is 0
   uint64_t scales_bytes;
@@ -56,6 +56,7 @@ class ContainerReader {
   // nullptr if the container has none.
   const SectionInfo* FindSection(SectionKind kind) const;
   const TensorInfo* FindTensor(std::string_view name) const;
+  std::span<const SectionInfo> sections() const { return sections_; }
   std::span<const TensorInfo> tensors() const { return tensors_; }
 
   // Maps a whole section; an absent one is kNotFound.

@@ -24,6 +24,9 @@ enum class DType : uint8_t {
 };
 inline constexpr size_t kNumDTypes = 6;
 inline constexpr uint32_t kBlockSize = 32;
+inline constexpr size_t kMaxRank = 8;
+inline constexpr uint32_t kMaxShells = 64;  // of a layer
+inline constexpr uint32_t kMaxPleDim = 8192;
 
 enum class Layout : uint8_t { kRowMajor = 0, kTransposed = 1, kPleRows = 2 };
 
@@ -47,10 +50,11 @@ struct StorageSize {
   uint64_t scales_bytes = 0;
 };
 
-// Storage of `shape` ([out, in] for matrices; [vocab, layers, ple_dim] for kPleRows; any rank for
-// unquantised row-major tensors). `num_shells` matters to kTransposed q8c and q4c only.
-// Fails when the format cannot hold the shape (q4b32: `in` not a multiple of 32; 4 bit: odd row
-// length) or when a product overflows.
+// Storage of `shape` ([out, in] for matrices; [vocab, layers, ple_dim] for kPleRows; rank 1 to 8
+// for row-major tensors, which quantised are the matrix [shape[0], product of the rest]).
+// `num_shells` matters to kTransposed q8c and q4c only.
+// kBadModel when the format cannot hold the shape (q4b32: `in` not a multiple of 32; 4 bit: odd
+// row length; a zero dimension) or when a product overflows.
 Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<const uint64_t> shape,
                                        uint32_t num_shells);
 

@@ -30,24 +30,30 @@ struct TensorPlan {
 // computes the checksums, writes header and preamble, syncs and renames. Without Finish nothing
 // appears under the final name.
 //
-// The header's length must be known before sections are placed: sections start at a reserved
-// offset (1 MiB by default, grown from the declared tensors), the header is written last.
+// The header is written last, into room that Layout() reserves before the first section.
 class ContainerWriter {
  public:
+  static constexpr uint64_t kDefaultFieldsBytes = 256 << 10;
+
   static Result<std::unique_ptr<ContainerWriter>> Create(const std::string& path);
   ~ContainerWriter();
 
   Status Declare(TensorPlan plan);
   // Raw bytes as the whole TOKENIZER section (a SentencePiece model).
   Status DeclareTokenizer(std::vector<std::byte> bytes);
-  // Places everything. No Declare after it.
-  Status Layout();
+  // Places everything and claims the disk space. No Declare after it. The room for the header is
+  // what the tensor directory needs plus `fields_bytes` for configuration, slices, chat template
+  // and the towers' JSON; Finish fails if those are longer.
+  Status Layout(uint64_t fields_bytes = kDefaultFieldsBytes);
 
   // Writes a part of a declared tensor; offsets count from the start of its elements / scales.
+  // Thread-safe. Every byte is written once: a second time is kInvalidArgument.
   Status WriteElements(const std::string& name, uint64_t offset, std::span<const std::byte> bytes);
   Status WriteScales(const std::string& name, uint64_t offset, std::span<const std::byte> bytes);
 
-  // `fields` is serialised into the header. Every declared byte must have been written.
+  // `fields` is serialised into the header. Every declared byte must have been written:
+  // kFailedPrecondition names the first tensor that lacks some. Reads all sections once more for
+  // their checksums. After an error the writer is of no more use.
   Status Finish(const HeaderFields& fields);
 
   uint64_t total_bytes() const;  // of all sections, after Layout()

@@ -15,11 +15,11 @@ namespace nestling {
 // Towers:        "vision_tower....", "audio_tower....", "embed_vision....", "embed_audio....".
 namespace names {
 
-inline constexpr const char* kEmbedTokens = "embed_tokens";               // [vocab, hidden]
-inline constexpr const char* kPleTable = "embed_tokens_per_layer";        // [ple_vocab, layers, P]
+inline constexpr const char* kEmbedTokens = "embed_tokens";         // [vocab, hidden]
+inline constexpr const char* kPleTable = "embed_tokens_per_layer";  // [ple_vocab, layers, P]
 inline constexpr const char* kPleProjection = "per_layer_model_projection";  // [layers * P, hidden]
 inline constexpr const char* kPleProjectionNorm = "per_layer_projection_norm";  // [P]
-inline constexpr const char* kNorm = "norm";                              // [hidden]
+inline constexpr const char* kNorm = "norm";                                    // [hidden]
 std::string AltupProjection(uint32_t k);         // [hidden, hidden], feeds stream k + 1
 std::string AltupUnembedProjection(uint32_t k);  // [hidden, hidden], reads stream k + 1
 // Layer(3, "mlp.gate_proj") = "layers.3.mlp.gate_proj".
@@ -37,7 +37,7 @@ struct TensorSpec {
   bool keep_f32;
   // AltUp, LAuReL and PLE projections: at least 8 bit, because they are small and 4 bit hurts.
   bool sensitive;
-  uint32_t num_shells;          // of the layer, for `down_proj`; else 1
+  uint32_t num_shells;  // of the layer, for `down_proj`; else 1
 };
 
 // Every tensor that the text decoder of `config` uses, in file order. Shared layers have no

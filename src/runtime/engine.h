@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "container/reader.h"
+#include "kernels/attention/attention.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -18,7 +19,8 @@ class DecoderBlocks;
 class PleTable;
 class ScratchPool;
 
-enum class KvType { kAuto, kF32, kF16, kInt8 };
+// What a session asks for; kAuto: Engine::ResolveKvType.
+enum class KvChoice { kAuto, kF32, kF16, kInt8 };
 
 struct EngineOptions {
   uint32_t num_threads = 0;  // 0: one per usable core
@@ -65,7 +67,7 @@ class Engine {
   const ModelWeights& weights() const { return *weights_; }
   ScratchPool& scratch_pool() const { return *scratch_pool_; }
   // f32 for unquantised containers (the reference), f16 otherwise.
-  KvType ResolveKvType(KvType wanted) const;
+  kernels::KvType ResolveKvType(KvChoice wanted) const;
 
  private:
   Engine();

@@ -3,13 +3,14 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/aligned_buffer.h"
+#include "base/function_ref.h"
 #include "base/status.h"
 #include "runtime/engine.h"
 #include "sampling/sampler.h"
@@ -20,7 +21,7 @@ class Decoder;
 
 struct SessionOptions {
   uint32_t context_tokens = 0;  // 0: min(4096, the model's limit)
-  KvType kv_type = KvType::kAuto;
+  KvChoice kv = KvChoice::kAuto;
   uint32_t chunk_tokens = 0;    // 0: the engine's; at most the engine's
 };
 
@@ -53,7 +54,8 @@ struct GenerateOptions {
 };
 
 // One generated token. `text` is complete UTF-8 and may be empty while a character or a possible
-// stop string is incomplete; empty without a tokenizer. Valid during the call.
+// stop string is incomplete; empty without a tokenizer. Valid during the call. A stop token is not
+// reported. Text that was held back when the reply ended comes last, with id -1.
 struct GeneratedToken {
   int32_t id;
   std::string_view text;
@@ -78,24 +80,24 @@ class Session {
 
   // Like Prefill, but calls `row` with the logits of every token, in order; they are valid
   // during the call. No shortcut is taken: every layer runs for every position.
-  using LogitsRow = std::function<Status(size_t index, std::span<const float> logits)>;
-  Status PrefillWithLogits(std::span<const int32_t> tokens, const LogitsRow& row);
+  using LogitsRow = FunctionRef<Status(size_t index, std::span<const float> logits)>;
+  Status PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row);
 
-  // Generates from the last token. kFailedPrecondition when the session is empty. The callback
+  // Generates from the last token; the sampler's random sequence begins anew. kFailedPrecondition when the session is empty. The callback
   // returns false to stop. Afterwards the kv cache holds every generated token but the last,
   // which the next call feeds first; the caller does not notice.
-  using TokenCallback = std::function<bool(const GeneratedToken&)>;
-  Result<GenerateResult> Generate(const GenerateOptions& options, const TokenCallback& callback);
+  using TokenCallback = FunctionRef<bool(const GeneratedToken&)>;
+  Result<GenerateResult> Generate(const GenerateOptions& options, TokenCallback callback);
 
   // Soft-capped logits [vocab] that the next token is sampled from. kFailedPrecondition when the
   // session is empty. Valid until the next call.
   Result<std::span<const float>> Logits();
 
   // Number of tokens in the session (prefilled and generated), and room.
-  uint32_t num_tokens() const;
+  uint32_t num_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
   uint32_t context_tokens() const { return context_tokens_; }
   // Every token so far.
-  std::span<const int32_t> tokens() const;
+  std::span<const int32_t> tokens() const { return tokens_; }
 
   // Forgets everything; keeps memory.
   void Reset();
@@ -117,16 +119,37 @@ class Session {
   const Engine& engine() const { return engine_; }
 
  private:
+  // Marks a running call, so that Cancel() without one has no effect on the next.
+  class RunningCall {
+   public:
+    explicit RunningCall(Session& session) : session_(session) {
+      session_.cancelled_.store(false);
+      session_.running_.store(true);
+    }
+    ~RunningCall() { session_.running_.store(false); }
+
+   private:
+    Session& session_;
+  };
+  enum class Want { kNone, kLast, kAll };  // whose logits
+
   explicit Session(const Engine& engine);
 
-  // Runs all tokens of tokens_ that the kv cache does not hold yet; the last one's logits go to
-  // logits_ if `want_logits`.
-  Status Catch(bool want_logits);
+  // Ids in the vocabulary, and room for them.
+  Status CheckTokens(std::span<const int32_t> tokens) const;
+  // Runs the tokens that the kv cache does not hold yet, chunk by chunk. `row` may be empty.
+  Status RunPending(Want want, LogitsRow row);
+  // Appends and runs; tokens that could not be run are taken off again.
+  Status AppendAndRun(std::span<const int32_t> tokens, Want want, LogitsRow row);
+  // Makes logits_ those of the last token.
+  Status Refresh();
 
   const Engine& engine_;
   std::unique_ptr<Decoder> decoder_;
-  std::vector<int32_t> tokens_;
   uint32_t context_tokens_ = 0;
+  std::vector<int32_t> tokens_;
+  size_t num_cached_ = 0;         // tokens whose keys and values are in the cache
+  AlignedBuffer<float> logits_;   // [vocab], of the last token when logits_valid_
   bool logits_valid_ = false;
   std::atomic<bool> running_{false};
   std::atomic<bool> cancelled_{false};

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "container/reader.h"
+#include "container/xxh3.h"
+
+namespace nestling {
+
+Status VerifyContainer(const ContainerReader& reader, void (*progress)(uint64_t, uint64_t)) {
+  uint64_t total = 0;
+  uint64_t done = 0;
+  for (const SectionInfo& section : reader.sections()) total += section.bytes;
+  const auto read = [&](uint64_t offset, std::span<std::byte> out) {
+    return reader.file().ReadAt(offset, out);
+  };
+  const auto each = [&](size_t piece) {
+    done += piece;
+    if (progress != nullptr) progress(done, total);
+  };
+  for (const SectionInfo& section : reader.sections()) {
+    ASSIGN_OR_RETURN(const uint64_t checksum,
+                     Xxh3OfFile(section.offset, section.bytes, read, each));
+    if (checksum != section.xxh3) {
+      return BadModel("\"", reader.file().name(), "\": section ", SectionName(section.kind),
+                      " is damaged: checksum ", checksum, ", want ", section.xxh3);
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace nestling

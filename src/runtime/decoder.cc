@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "graph/decoder_blocks.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/softcap/softcap.h"
+#include "model/weights.h"
+#include "ple/ple_table.h"
+#include "runtime/for_rows.h"
+
+namespace nestling {
+namespace {
+
+// Mean-square floor of AltUp's magnitude matching (gemma3n.md 2.3, 2.9).
+constexpr float kMagnitudeFloor = 1e-5f;
+// Rows of one LM head call: bounds the logits buffer, [rows, vocab].
+constexpr size_t kLogitsRows = 8;
+
+// x *= target / sqrt(max(mean(x^2), floor)).
+void MatchMagnitude(float* x, float target, size_t n) {
+  const float mean_square = std::max(kernels::MeanSquare(x, n), kMagnitudeFloor);
+  kernels::Scale(x, target / std::sqrt(mean_square), n);
+}
+
+std::vector<float> InverseFrequency(float theta, uint32_t head_dim) {
+  std::vector<float> inverse(head_dim / 2);
+  for (uint32_t i = 0; i < head_dim / 2; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    inverse[i] = 1.0f / std::pow(theta, exponent);
+  }
+  return inverse;
+}
+
+// Inverse of the standard normal's distribution function, to double precision, by bisection.
+double InverseNormal(double p) {
+  double low = -40.0, high = 40.0;
+  for (int i = 0; i < 200 && low < high; ++i) {
+    const double middle = 0.5 * (low + high);
+    (0.5 * std::erfc(-middle / std::sqrt(2.0)) < p ? low : high) = middle;
+  }
+  return 0.5 * (low + high);
+}
+
+}  // namespace
+
+Decoder::Decoder(const Engine& engine)
+    : engine_(engine), config_(engine.text_config()), blocks_(engine.blocks()) {}
+
+Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t context_tokens,
+                                                 uint32_t chunk_tokens, kernels::KvType kv_type) {
+  std::unique_ptr<Decoder> decoder(new Decoder(engine));
+  const TextConfig& config = decoder->config_;
+  decoder->chunk_tokens_ = chunk_tokens;
+  ASSIGN_OR_RETURN(decoder->kv_, KvCache::Create(config, context_tokens, chunk_tokens, kv_type));
+  ASSIGN_OR_RETURN(decoder->logits_,
+                   AlignedBuffer<float>::Create(kLogitsRows * size_t{config.vocab_size}));
+  decoder->inverse_frequency_[static_cast<size_t>(LayerType::kSliding)] =
+      InverseFrequency(config.rope_theta_sliding, config.head_dim);
+  decoder->inverse_frequency_[static_cast<size_t>(LayerType::kFull)] =
+      InverseFrequency(config.rope_theta_full, config.head_dim);
+  for (const LayerConfig& layer : config.layers) {
+    decoder->sparsity_z_.push_back(
+        layer.activation_sparsity > 0
+            ? static_cast<float>(InverseNormal(layer.activation_sparsity))
+            : 0.0f);
+  }
+  RETURN_IF_ERROR(decoder->SetSlice(engine.default_slice()));
+  return decoder;
+}
+
+Status Decoder::SetSlice(const SliceConfig& slice) {
+  RETURN_IF_ERROR(ValidateSlice(config_, slice));
+  RETURN_IF_ERROR(blocks_.Load(slice));
+  std::vector<Step> steps;
+  size_t skipped = 0;
+  for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
+    if (skipped < slice.skip_layers.size() && slice.skip_layers[skipped] == layer) {
+      ++skipped;
+      continue;
+    }
+    steps.push_back({layer, slice.ffn[steps.size()]});
+  }
+  steps_ = std::move(steps);
+  slice_ = slice;
+  return OkStatus();
+}
+
+Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position,
+                    Want want, LogitsSink sink, const std::atomic<bool>& cancelled) {
+  NESTLING_DCHECK(!tokens.empty() && tokens.size() <= chunk_tokens_);
+  Pass pass{scratch, tokens.size(), position};
+  RETURN_IF_ERROR(Embed(pass, tokens));
+  RETURN_IF_ERROR(InitStreams(pass));
+  ComputeRope(pass);
+  const uint32_t last_owner = config_.first_kv_shared_layer() - 1;
+  for (const Step& step : steps_) {
+    if (cancelled.load(std::memory_order_relaxed)) return Cancelled("cancelled");
+    if (step.layer == last_owner && want != Want::kAll) {
+      RETURN_IF_ERROR(RunLastOwner(pass, step, want));
+      if (want == Want::kNone) return OkStatus();
+    } else {
+      RETURN_IF_ERROR(RunLayer(pass, step));
+    }
+  }
+  RETURN_IF_ERROR(Merge(pass));
+  return EmitLogits(pass, tokens.size() - pass.rows, sink);
+}
+
+Status Decoder::Embed(Pass& pass, std::span<const int32_t> tokens) {
+  RETURN_IF_ERROR(engine_.ple_table().ReadRows(tokens, pass.s.ple_rows));
+  const size_t hidden = config_.hidden_size;
+  const float scale = std::sqrt(static_cast<float>(hidden));
+  ForRows(engine_.pool(), pass.rows, [&](size_t t) {
+    float* row = pass.s.embedding + t * hidden;
+    DequantizeRow(blocks_.embedding(), static_cast<size_t>(tokens[t]), row);
+    kernels::Scale(row, scale, hidden);
+    std::memcpy(pass.s.streams[0] + t * hidden, row, hidden * sizeof(float));
+  });
+  return OkStatus();
+}
+
+Status Decoder::InitStreams(Pass& pass) {
+  const size_t hidden = config_.hidden_size, num_streams = config_.altup_num_inputs;
+  const float* inputs[] = {pass.s.embedding};
+  RETURN_IF_ERROR(blocks_.altup_init().Run(
+      pass.rows, inputs, std::span(pass.s.streams + 1, num_streams - 1)));
+  ForRows(engine_.pool(), pass.rows, [&](size_t t) {
+    const float magnitude =
+        std::sqrt(kernels::MeanSquare(pass.s.embedding + t * hidden, hidden));
+    for (size_t k = 1; k < num_streams; ++k) {
+      MatchMagnitude(pass.s.streams[k] + t * hidden, magnitude, hidden);
+    }
+  });
+  return OkStatus();
+}
+
+void Decoder::ComputeRope(Pass& pass) {
+  const size_t half = config_.head_dim / 2;
+  ForRows(engine_.pool(), pass.rows, [&](size_t t) {
+    const float position = static_cast<float>(pass.position + t);
+    for (size_t type = 0; type < 2; ++type) {
+      for (size_t i = 0; i < half; ++i) {
+        const float angle = position * inverse_frequency_[type][i];
+        pass.s.cos[type][t * half + i] = std::cos(angle);
+        pass.s.sin[type][t * half + i] = std::sin(angle);
+      }
+    }
+  });
+}
+
+Status Decoder::Merge(Pass& pass) {
+  const size_t hidden = config_.hidden_size, num_streams = config_.altup_num_inputs;
+  // The outputs need buffers that are free by now.
+  float* merged[7] = {pass.s.attention_out, pass.s.laurel_out, pass.s.ffn_out, pass.s.shell_out,
+                      pass.s.ple_input,     pass.s.ple_out,    pass.s.x};
+  const float* inputs[7];
+  for (size_t k = 1; k < num_streams; ++k) inputs[k - 1] = pass.s.streams[k];
+  RETURN_IF_ERROR(blocks_.altup_merge().Run(pass.rows, std::span(inputs, num_streams - 1),
+                                            std::span(merged, num_streams - 1)));
+  ForRows(engine_.pool(), pass.rows, [&](size_t t) {
+    const float* h0 = pass.s.streams[0] + t * hidden;
+    float* out = pass.s.u + t * hidden;
+    const float magnitude = std::sqrt(kernels::MeanSquare(h0, hidden));
+    std::memcpy(out, h0, hidden * sizeof(float));
+    for (size_t k = 0; k + 1 < num_streams; ++k) {
+      float* x = merged[k] + t * hidden;
+      MatchMagnitude(x, magnitude, hidden);
+      for (size_t i = 0; i < hidden; ++i) out[i] += x[i];
+    }
+    kernels::Scale(out, 1.0f / static_cast<float>(num_streams), hidden);
+    kernels::RmsNorm(out, blocks_.final_norm().data(), out, hidden, config_.rms_norm_eps);
+  });
+  return OkStatus();
+}
+
+Status Decoder::EmitLogits(Pass& pass, size_t first_index, LogitsSink sink) {
+  const size_t hidden = config_.hidden_size, vocab = config_.vocab_size;
+  for (size_t t = 0; t < pass.rows; t += kLogitsRows) {
+    const size_t rows = std::min(kLogitsRows, pass.rows - t);
+    const float* inputs[] = {pass.s.u + t * hidden};
+    float* outputs[] = {logits_.data()};
+    RETURN_IF_ERROR(blocks_.lm_head().Run(rows, inputs, outputs));
+    if (config_.final_logit_softcap > 0) {
+      constexpr size_t kPart = 16384;  // logits of one task
+      engine_.pool().ParallelFor(DivUp(rows * vocab, kPart), [&](size_t part) {
+        const size_t begin = part * kPart;
+        kernels::SoftCap(logits_.data() + begin, std::min(kPart, rows * vocab - begin),
+                         config_.final_logit_softcap);
+      });
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      RETURN_IF_ERROR(
+          sink(first_index + t + r, std::span<const float>(logits_.data() + r * vocab, vocab)));
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace nestling

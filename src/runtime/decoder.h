@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/function_ref.h"
+#include "base/status.h"
+#include "kv/kv_cache.h"
+#include "runtime/engine.h"
+#include "runtime/scratch.h"
+
+namespace nestling {
+
+// The forward pass of one session: chunks of tokens through the layers of a slice. Formulas and
+// their numbers are those of gemma3n.md section 2. One thread at a time.
+class Decoder {
+ public:
+  // `engine` is borrowed. A chunk has at most `chunk_tokens` tokens.
+  static Result<std::unique_ptr<Decoder>> Create(const Engine& engine, uint32_t context_tokens,
+                                                 uint32_t chunk_tokens, kernels::KvType kv_type);
+
+  // Which positions of a chunk need logits.
+  enum class Want {
+    kNone,  // only keys and values
+    kLast,  // the last token's
+    kAll,   // every token's: no shortcut is taken
+  };
+  // Called with the logits [vocab], soft-capped, of token `index` of the chunk.
+  using LogitsSink = FunctionRef<Status(size_t index, std::span<const float> logits)>;
+
+  // Runs tokens at positions position, position + 1, ...; 1 <= tokens.size() <= chunk_tokens.
+  // After an error or a cancellation the cache holds nothing that a repetition from `position`
+  // would trip over.
+  Status Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
+             LogitsSink sink, const std::atomic<bool>& cancelled);
+
+  // The slice of the next Run; loads what it needs. `slice` is valid for this model.
+  Status SetSlice(const SliceConfig& slice);
+  const SliceConfig& slice() const { return slice_; }
+
+  KvCache& kv() { return *kv_; }
+  uint32_t chunk_tokens() const { return chunk_tokens_; }
+
+ private:
+  explicit Decoder(const Engine& engine);
+
+  // One kept layer of the slice.
+  struct Step {
+    uint32_t layer;      // in the whole model
+    uint32_t ffn_width;
+  };
+  // Where a Run is: `rows` tokens from `position` on, in the first rows of the scratch.
+  struct Pass {
+    Scratch& s;
+    size_t rows;
+    uint32_t position;
+  };
+
+  Status Embed(Pass& pass, std::span<const int32_t> tokens);
+  Status InitStreams(Pass& pass);
+  void ComputeRope(Pass& pass);
+  Status RunLayer(Pass& pass, const Step& step);
+  // The last owner of keys and values when only the last token (or none) needs logits.
+  Status RunLastOwner(Pass& pass, const Step& step, Want want);
+  void PredictAndNorm(Pass& pass, const Step& step);
+  // keys and values from scratch k, v into the cache.
+  void StoreKv(Pass& pass, const Step& step);
+  // Everything of a layer after its keys and values are stored and q and LAuReL projected.
+  Status FinishLayer(Pass& pass, const Step& step);
+  void Attend(Pass& pass, const Step& step);
+  Status FeedForward(Pass& pass, const Step& step);
+  void Correct(Pass& pass, const Step& step);
+  Status AddPle(Pass& pass, const Step& step);
+  static void KeepLastRow(Pass& pass, const TextConfig& config, size_t ple_row_bytes);
+  Status Merge(Pass& pass);
+  Status EmitLogits(Pass& pass, size_t first_index, LogitsSink sink);
+
+  const Engine& engine_;
+  const TextConfig& config_;
+  DecoderBlocks& blocks_;
+  std::unique_ptr<KvCache> kv_;
+  uint32_t chunk_tokens_ = 0;
+  SliceConfig slice_;
+  std::vector<Step> steps_;
+  std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
+  std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
+  AlignedBuffer<float> logits_;              // [rows of one LM head call, vocab]
+};
+
+}  // namespace nestling

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "ple/ple_table.h"
+#include "runtime/decoder.h"
+#include "runtime/scratch.h"
+
+namespace nestling {
+namespace {
+
+constexpr uint32_t kDefaultContextTokens = 4096;
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+Session::Session(const Engine& engine) : engine_(engine) {}
+Session::~Session() = default;
+
+Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
+                                                 const SessionOptions& options) {
+  const TextConfig& config = engine.text_config();
+  const uint32_t limit = config.max_position_embeddings;
+  if (options.context_tokens > limit) {
+    return InvalidArgument("context of ", options.context_tokens, " tokens, the model has ", limit);
+  }
+  if (options.chunk_tokens > engine.chunk_tokens()) {
+    return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, the engine's is ",
+                           engine.chunk_tokens());
+  }
+  std::unique_ptr<Session> session(new Session(engine));
+  session->context_tokens_ = options.context_tokens != 0 ? options.context_tokens
+                                                         : std::min(kDefaultContextTokens, limit);
+  const uint32_t chunk = options.chunk_tokens != 0 ? options.chunk_tokens : engine.chunk_tokens();
+  ASSIGN_OR_RETURN(session->decoder_,
+                   Decoder::Create(engine, session->context_tokens_, chunk,
+                                   engine.ResolveKvType(options.kv)));
+  session->tokens_.reserve(session->context_tokens_);
+  ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
+  session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();
+  return session;
+}
+
+Status Session::CheckTokens(std::span<const int32_t> tokens) const {
+  const uint32_t vocab = engine_.text_config().vocab_size;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= vocab) {
+      return InvalidArgument("token ", i, " is ", tokens[i], ", the vocabulary has ", vocab);
+    }
+  }
+  const size_t room = context_tokens_ - tokens_.size();
+  if (tokens.size() > room) {
+    return ContextFull(tokens.size(), " tokens do not fit: ", tokens_.size(), " of ",
+                       context_tokens_, " are used, ", room, " are free");
+  }
+  return OkStatus();
+}
+
+Status Session::RunPending(Want want, LogitsRow row) {
+  if (num_cached_ == tokens_.size()) return OkStatus();
+  ASSIGN_OR_RETURN(const ScratchLease scratch, ScratchLease::Take(engine_.scratch_pool()));
+  const size_t first = num_cached_;
+  logits_valid_ = false;
+  while (num_cached_ < tokens_.size()) {
+    const size_t count = std::min<size_t>(decoder_->chunk_tokens(), tokens_.size() - num_cached_);
+    const bool last_chunk = num_cached_ + count == tokens_.size();
+    Decoder::Want chunk_want = Decoder::Want::kNone;
+    if (want == Want::kAll) chunk_want = Decoder::Want::kAll;
+    if (want == Want::kLast && last_chunk) chunk_want = Decoder::Want::kLast;
+    const size_t begin = num_cached_;
+    const auto sink = [&](size_t index, std::span<const float> logits) -> Status {
+      if (begin + index + 1 == tokens_.size()) {
+        std::copy(logits.begin(), logits.end(), logits_.data());
+      }
+      return row ? row(begin + index - first, logits) : OkStatus();
+    };
+    RETURN_IF_ERROR(decoder_->Run(*scratch, std::span(tokens_).subspan(begin, count),
+                                  static_cast<uint32_t>(begin), chunk_want, sink, cancelled_));
+    num_cached_ += count;
+    counters_.ple_rows_read += count;
+    counters_.ple_bytes_read += count * engine_.ple_table().row_bytes();
+  }
+  logits_valid_ = want != Want::kNone;
+  return OkStatus();
+}
+
+Status Session::Prefill(std::span<const int32_t> tokens) {
+  RETURN_IF_ERROR(CheckTokens(tokens));
+  if (tokens.empty()) return OkStatus();
+  const RunningCall running(*this);
+  return AppendAndRun(tokens, Want::kLast, {});
+}
+
+Status Session::PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row) {
+  RETURN_IF_ERROR(CheckTokens(tokens));
+  if (tokens.empty()) return OkStatus();
+  const RunningCall running(*this);
+  // A token that was generated but not run yet has no row of its own here.
+  RETURN_IF_ERROR(RunPending(Want::kNone, {}));
+  return AppendAndRun(tokens, Want::kAll, row);
+}
+
+Status Session::AppendAndRun(std::span<const int32_t> tokens, Want want, LogitsRow row) {
+  const Clock::time_point start = Clock::now();
+  const size_t cached_before = num_cached_, size_before = tokens_.size();
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  const Status status = RunPending(want, row);
+  // New tokens that did not run are not part of the session.
+  if (!status.ok()) tokens_.resize(std::max(num_cached_, size_before));
+  counters_.prefill_tokens += num_cached_ - cached_before;
+  counters_.prefill_seconds += SecondsSince(start);
+  return status;
+}
+
+Result<std::span<const float>> Session::Logits() {
+  if (tokens_.empty()) return FailedPrecondition("the session has no tokens yet");
+  if (!logits_valid_) RETURN_IF_ERROR(Refresh());
+  return std::span<const float>(logits_.data(), logits_.size());
+}
+
+Status Session::Refresh() {
+  // All tokens are cached but their last logits were not kept (an interrupted or truncated
+  // history): the last token is run again, which writes the same keys and values.
+  if (num_cached_ == tokens_.size()) --num_cached_;
+  return RunPending(Want::kLast, {});
+}
+
+void Session::Reset() {
+  tokens_.clear();
+  num_cached_ = 0;
+  logits_valid_ = false;
+}
+
+Status Session::Truncate(uint32_t num_tokens) {
+  if (num_tokens > tokens_.size()) {
+    return InvalidArgument("cannot keep ", num_tokens, " tokens of ", tokens_.size());
+  }
+  if (num_tokens == tokens_.size()) return OkStatus();
+  // The last kept token runs again for its logits, so the window before it must be there.
+  const uint32_t next = num_tokens == 0 ? 0 : num_tokens - 1;
+  if (!decoder_->kv().CanTruncate(static_cast<uint32_t>(num_cached_), next)) {
+    return FailedPrecondition("cannot go back from ", tokens_.size(), " to ", num_tokens,
+                              " tokens: sliding layers keep only the last ",
+                              engine_.text_config().sliding_window, " and one chunk");
+  }
+  tokens_.resize(num_tokens);
+  num_cached_ = std::min<size_t>(num_cached_, num_tokens);
+  logits_valid_ = false;
+  return OkStatus();
+}
+
+Status Session::SetSlice(const SliceConfig& slice) {
+  RETURN_IF_ERROR(decoder_->SetSlice(slice));
+  logits_valid_ = false;
+  return OkStatus();
+}
+
+const SliceConfig& Session::slice() const { return decoder_->slice(); }
+
+void Session::Cancel() {
+  if (running_.load()) cancelled_.store(true);
+}
+
+}  // namespace nestling
