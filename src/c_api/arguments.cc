@@ -27,6 +27,18 @@ Status ReadText(const char* text, size_t text_bytes, const char* name, std::stri
   return OkStatus();
 }
 
+Status ReadTokens(const int32_t* tokens, size_t num_tokens, const char* name,
+                  std::span<const int32_t>* out) {
+  *out = {};
+  if (num_tokens == 0) return OkStatus();
+  RETURN_IF_ERROR(RequireNotNull(tokens, name));
+  if (num_tokens > kMaxTokenCount) {
+    return InvalidArgument("num_", name, ": ", num_tokens, ", want at most ", kMaxTokenCount);
+  }
+  *out = std::span(tokens, num_tokens);
+  return OkStatus();
+}
+
 Status CheckCopyOut(const void* buffer, size_t capacity, const size_t* out_needed,
                     const char* needed_name) {
   RETURN_IF_ERROR(RequireNotNull(out_needed, needed_name));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <string_view>
@@ -19,7 +20,7 @@ namespace nestling {
 inline constexpr size_t kMaxStructSize = 4096;
 // Lengths beyond are negative numbers in disguise; nothing behind the pointer is read.
 inline constexpr size_t kMaxTextBytes = size_t{1} << 30;
-inline constexpr size_t kMaxTokens = size_t{1} << 30;
+inline constexpr size_t kMaxTokenCount = size_t{1} << 30;
 
 Status RequireNotNull(const void* argument, const char* name);
 
@@ -67,6 +68,10 @@ Status WriteStruct(T filled, const char* name, T* out) {
 
 // The view of a text argument.
 Status ReadText(const char* text, size_t text_bytes, const char* name, std::string_view* out);
+
+// The span of an array of ids; the ids themselves are the callee's to check.
+Status ReadTokens(const int32_t* tokens, size_t num_tokens, const char* name,
+                  std::span<const int32_t>* out);
 
 // The copy-out convention of nestling.h.
 Status CopyOutText(std::string_view text, char* buffer, size_t capacity, size_t* out_needed);

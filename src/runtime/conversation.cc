@@ -103,17 +103,16 @@ Status Conversation::RunPending() {
 }
 
 void Conversation::DropForeignStopToken() {
-  const uint32_t num_tokens = session_.num_tokens();
   if (EndsWithEndOfTurn() || !session_.engine().tokenizer()->IsSpecial(session_.tokens().back())) {
     return;
   }
   // The last generated token is not in the kv cache yet, so this cannot fail; if it ever did, the
-  // history would have a token too many, which no template rule forbids.
-  session_.Truncate(num_tokens - 1);
+  // history would have a token too many, and the reply is good all the same.
+  static_cast<void>(session_.Truncate(session_.num_tokens() - 1));
 }
 
 Result<GenerateResult> Conversation::Reply(const GenerateOptions& options,
-                                           const Session::TokenCallback& callback) {
+                                           Session::TokenCallback callback) {
   if (state_ == State::kEmpty || state_ == State::kSystem) {
     return FailedPrecondition("no user message to reply to");
   }

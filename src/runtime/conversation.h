@@ -32,7 +32,7 @@ class Conversation {
   // error the call may be repeated. kFailedPrecondition when there is nothing to reply to, or the
   // reply is complete.
   Result<GenerateResult> Reply(const GenerateOptions& options,
-                               const Session::TokenCallback& callback);
+                               Session::TokenCallback callback);
 
   // A message was added since the beginning or Reset().
   bool started() const { return state_ != State::kEmpty; }

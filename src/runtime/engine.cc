@@ -18,7 +18,7 @@ constexpr uint32_t kMaxChunkTokens = 8192;
 constexpr uint64_t kMaxSliceFileBytes = 1 << 20;
 
 // `slice`: empty, a name in the container, or a JSON file.
-Result<SliceConfig> ChooseSlice(const HeaderFields& header, const std::string& slice) {
+Result<SliceConfig> ResolveSlice(const HeaderFields& header, const std::string& slice) {
   if (slice.empty()) return WholeModelSlice(header.text);
   Result<SliceConfig> named = FindSlice(header, slice);
   if (named.ok() || !slice.ends_with(".json")) return named;
@@ -54,7 +54,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
   engine->chunk_tokens_ = options.chunk_tokens != 0 ? options.chunk_tokens : kDefaultChunkTokens;
   ASSIGN_OR_RETURN(engine->container_, ContainerReader::Open(std::move(file)));
   const ContainerReader& container = *engine->container_;
-  ASSIGN_OR_RETURN(engine->default_slice_, ChooseSlice(container.header(), options.slice));
+  ASSIGN_OR_RETURN(engine->default_slice_, engine->ChooseSlice(options.slice));
   ASSIGN_OR_RETURN(engine->pool_, ThreadPool::Create(options.num_threads));
   ASSIGN_OR_RETURN(engine->weights_, ModelWeights::Create(container));
   ASSIGN_OR_RETURN(engine->ple_table_, PleTable::Create(container));
@@ -64,6 +64,10 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
   engine->scratch_pool_ = std::make_unique<ScratchPool>(
       container.header().text, engine->chunk_tokens_, engine->ple_table_->row_bytes());
   return engine;
+}
+
+Result<SliceConfig> Engine::ChooseSlice(const std::string& slice) const {
+  return ResolveSlice(header(), slice);
 }
 
 kernels::KvType Engine::ResolveKvType(KvChoice wanted) const {

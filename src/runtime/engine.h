@@ -59,6 +59,8 @@ class Engine {
   const ThreadPool& pool() const { return *pool_; }
   uint32_t chunk_tokens() const { return chunk_tokens_; }
   const SliceConfig& default_slice() const { return default_slice_; }
+  // `slice` as in EngineOptions, checked against this model.
+  Result<SliceConfig> ChooseSlice(const std::string& slice) const;
   EngineMemory memory() const;
 
   // For sessions.

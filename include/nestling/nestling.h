@@ -1,0 +1,628 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nestling: Gemma 3n on a phone's or laptop's CPU. This header is the whole product; what is not in
+ * it is not API. Plain C99, also valid C++. `nestling.hpp` beside it is a thin C++ wrapper.
+ *
+ *   nestling_engine* engine = NULL;
+ *   nestling_session* session = NULL;
+ *   if (nestling_engine_create("model.nest", NULL, &engine) != NESTLING_OK ||
+ *       nestling_session_create(engine, NULL, &session) != NESTLING_OK ||
+ *       nestling_session_add_message(session, NESTLING_ROLE_USER, "Hello",
+ *                                    NESTLING_NUL_TERMINATED) != NESTLING_OK ||
+ *       nestling_session_generate(session, NULL, print_token, NULL, NULL) != NESTLING_OK) {
+ *     fprintf(stderr, "%s\n", nestling_last_error());
+ *   }
+ *   nestling_session_destroy(session);
+ *   nestling_engine_destroy(engine);
+ *
+ * Conventions, which hold for every function unless its comment says otherwise:
+ *
+ * Objects   An engine is a loaded model: immutable, shared by any number of sessions, safe to use
+ *           from any thread. A session is one conversation: one thread at a time. Sessions never
+ *           affect each other. Handles are opaque.
+ * Status    Everything that can fail returns a nestling_status. Results come through `out_`
+ *           arguments, which are written on success only. nestling_last_error() has the words.
+ *           On an error the object is as it was before the call, unless the comment says more.
+ * Ownership `create` gives you an object to `destroy`. A `const char*` that you get is borrowed
+ *           until its object dies. What you pass in is copied before the call returns.
+ * Options   Structs go by pointer and begin with `struct_size`; NESTLING_INIT(&options) zeroes one
+ *           and sets the size. Zero always means "the default", NULL means "all defaults". Structs
+ *           only grow at the end, so a program built against an older header keeps working with a
+ *           newer library. A newer program works with an older library unless it sets a field that
+ *           the library does not know: that is INVALID_ARGUMENT, never ignored.
+ * Text      UTF-8 with a length in bytes, or NESTLING_NUL_TERMINATED as the length.
+ * Copy-out  Functions with (buffer, capacity, needed): `*out_needed` is always set. A NULL buffer
+ *           with capacity 0 asks for the size only. A buffer that is too small is
+ *           INVALID_ARGUMENT and holds nothing. Text is NUL-terminated; its NUL counts.
+ * Hosts     The library never prints, aborts, exits, installs signal handlers, or lets a C++
+ *           exception out. Bad files and bad arguments end in a status.
+ */
+#ifndef NESTLING_NESTLING_H_
+#define NESTLING_NESTLING_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#if defined(NESTLING_BUILDING)
+#define NESTLING_API __declspec(dllexport)
+#else
+#define NESTLING_API __declspec(dllimport)
+#endif
+#else
+#define NESTLING_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Version ---------------------------------------------------------------------------------- */
+
+/* Of this header. Same major: programs keep working. Before 1.0 every minor version may differ. */
+#define NESTLING_VERSION_MAJOR 0
+#define NESTLING_VERSION_MINOR 1
+#define NESTLING_VERSION_PATCH 0
+
+/* Of the library that is loaded: "0.1.0". Static. */
+NESTLING_API const char* nestling_version_string(void);
+
+/* 1 if a program compiled against version `major`.`minor` of this header can use the loaded
+ * library, else 0. Call it first when the library is loaded at run time:
+ * nestling_abi_check(NESTLING_VERSION_MAJOR, NESTLING_VERSION_MINOR). */
+NESTLING_API int32_t nestling_abi_check(int32_t major, int32_t minor);
+
+/* ---- Status ----------------------------------------------------------------------------------- */
+
+typedef int32_t nestling_status;
+enum {
+  NESTLING_OK = 0,
+  NESTLING_INVALID_ARGUMENT = 1,    /* something that no state makes valid; names the argument */
+  NESTLING_NOT_FOUND = 2,           /* a file, a slice */
+  NESTLING_IO_ERROR = 3,            /* the operating system said no */
+  NESTLING_BAD_MODEL = 4,           /* a file that is damaged, hostile, or not what it says it is */
+  NESTLING_UNSUPPORTED = 5,         /* well formed, but this version cannot run it */
+  NESTLING_OUT_OF_MEMORY = 6,
+  NESTLING_CONTEXT_FULL = 7,        /* more tokens than the context has room for */
+  NESTLING_CANCELLED = 8,
+  NESTLING_FAILED_PRECONDITION = 9, /* a valid call in the wrong state */
+  NESTLING_INTERNAL = 10            /* a bug in the library */
+};
+
+/* "INVALID_ARGUMENT" and so on; "UNKNOWN" for other values. Static. */
+NESTLING_API const char* nestling_status_name(nestling_status status);
+
+/* Why the last call on this thread failed: what, where, found, wanted; one line of English. NULL if
+ * it did not fail. Valid until the next call of this library on the same thread. */
+NESTLING_API const char* nestling_last_error(void);
+
+/* ---- Conventions in code ---------------------------------------------------------------------- */
+
+/* Length of a text argument that ends with a NUL. */
+#define NESTLING_NUL_TERMINATED ((size_t)-1)
+
+/* Zeroes `*object`, a struct of this header, and sets its struct_size. Use it for every option
+ * struct, and for every struct that a call fills. */
+#define NESTLING_INIT(object) nestling_init((object), sizeof(*(object)))
+
+/* What NESTLING_INIT calls: `struct_size` is the caller's, so that no more than his is written. */
+NESTLING_API void nestling_init(void* object, size_t struct_size);
+
+/* Called during long work with the part that is done, same unit as `total`. On the thread of the
+ * call. Must not throw. `user` is the pointer that was given with the callback. */
+typedef void (*nestling_progress_callback)(void* user, uint64_t done, uint64_t total);
+
+/* A remark on something odd that did not stop the work, one line. Valid during the call. */
+typedef void (*nestling_warning_callback)(void* user, const char* message);
+
+/* ---- Engine ----------------------------------------------------------------------------------- */
+
+typedef struct nestling_engine nestling_engine;   /* a loaded model; any thread */
+typedef struct nestling_session nestling_session; /* a conversation; one thread at a time */
+
+typedef struct nestling_engine_options {
+  size_t struct_size;
+  /* Threads that compute, the caller's included. 0: one for each core that the process may use. At
+   * most 1024. */
+  uint32_t num_threads;
+  /* Most tokens of one prefill step. More is faster for long prompts and takes more memory. 0: the
+   * library chooses. */
+  uint32_t chunk_tokens;
+  /* The MatFormer slice that sessions start with: the name of one in the container, or the path of
+   * a JSON file that describes one. NULL or "": the whole model. What a slice does not use is not
+   * loaded until a session asks for it. */
+  const char* slice;
+} nestling_engine_options;
+
+/**
+ * Opens a container (.nest) and makes it ready to run.
+ *
+ * @param path        of the file, UTF-8.
+ * @param options     NULL for the defaults.
+ * @param out_engine  yours: nestling_engine_destroy(). NULL after an error.
+ * @return OK; INVALID_ARGUMENT; NOT_FOUND (no such file or slice); IO_ERROR; BAD_MODEL;
+ *         UNSUPPORTED (a container of a newer major version); OUT_OF_MEMORY.
+ * Thread safety: any.
+ * Cost: reads the header, maps the weights, brings them into the layout that the kernels need.
+ *       Blocks on storage.
+ */
+NESTLING_API nestling_status nestling_engine_create(const char* path,
+                                                    const nestling_engine_options* options,
+                                                    nestling_engine** out_engine);
+
+/**
+ * The same for a container inside an open file, as Android's assets are.
+ *
+ * @param fd      a descriptor opened for reading; duplicated, so close yours whenever you like.
+ * @param offset  of the container's first byte in the file.
+ * @param length  of the container in bytes; 0: up to the end of the file.
+ * @return as nestling_engine_create(); INVALID_ARGUMENT also for a descriptor that is not open.
+ */
+NESTLING_API nestling_status nestling_engine_create_from_fd(int fd, uint64_t offset,
+                                                            uint64_t length,
+                                                            const nestling_engine_options* options,
+                                                            nestling_engine** out_engine);
+
+/* Gives the engine back. NULL is fine. Sessions that still live keep what they need of it; its
+ * memory is freed with the last of them. */
+NESTLING_API void nestling_engine_destroy(nestling_engine* engine);
+
+/* Ids of special tokens, -1 where the model has none; and what else is fixed when a model is
+ * loaded. Values are those in use, not those asked for. */
+typedef struct nestling_engine_info {
+  size_t struct_size;
+  uint32_t vocab_size;          /* token ids and logits: [0, vocab_size) */
+  uint32_t max_context_tokens;  /* that the model was made for */
+  uint32_t num_layers;
+  uint32_t hidden_size;
+  uint32_t num_slices;          /* see nestling_engine_get_slice() */
+  uint32_t num_threads;
+  uint32_t chunk_tokens;
+  int32_t has_tokenizer;        /* 0: only token ids work, calls with text are FAILED_PRECONDITION */
+  int32_t has_vision;           /* the container has this tower's weights */
+  int32_t has_audio;
+  int32_t bos_token;
+  int32_t eos_token;
+  int32_t pad_token;
+  /* How the model wants to be sampled: what zero means in nestling_generate_options. */
+  int32_t do_sample;            /* 0: greedy */
+  float temperature;
+  uint32_t top_k;               /* 0: off */
+  float top_p;                  /* 1: off */
+  uint32_t num_stop_tokens;
+  const int32_t* stop_tokens;   /* [num_stop_tokens], borrowed from the engine */
+  const char* quantisation;     /* for people, borrowed from the engine; "" if unknown */
+  const char* source;           /* what the container was made from; the same */
+} nestling_engine_info;
+
+/* Fills `*out_info`, whose struct_size you have set (NESTLING_INIT). INVALID_ARGUMENT otherwise. */
+NESTLING_API nestling_status nestling_engine_get_info(const nestling_engine* engine,
+                                                      nestling_engine_info* out_info);
+
+/* One MatFormer slice of the container. Strings are borrowed from the engine. */
+typedef struct nestling_slice_info {
+  size_t struct_size;
+  const char* name;
+  const char* description;        /* may be "" */
+  uint64_t effective_parameters;  /* of the text decoder, without embedding and PLE table */
+  float published_accuracy;       /* MMLU in percent; 0: not published */
+  uint32_t num_layers;
+} nestling_slice_info;
+
+/* Slice number `index` < num_slices; INVALID_ARGUMENT beyond. */
+NESTLING_API nestling_status nestling_engine_get_slice(const nestling_engine* engine, size_t index,
+                                                       nestling_slice_info* out_slice);
+
+/* What an engine holds, in bytes. Groups do not overlap. */
+typedef struct nestling_engine_memory {
+  size_t struct_size;
+  uint64_t mapped_bytes;          /* the container's sections, address space: clean pages that the
+                                     system drops and reads again as it likes */
+  uint64_t packed_weight_bytes;   /* weights in the kernels' layout */
+  uint64_t scratch_bytes;         /* activations; kept for the next call */
+  uint64_t loaded_parameters;     /* of the text decoder: a count, not bytes */
+} nestling_engine_memory;
+
+/* Thread safety: any; a snapshot while sessions run. */
+NESTLING_API nestling_status nestling_engine_get_memory(const nestling_engine* engine,
+                                                        nestling_engine_memory* out_memory);
+
+/* What the operating system says of the whole process, in bytes; 0 where it does not say. */
+typedef struct nestling_process_memory {
+  size_t struct_size;
+  uint64_t resident_bytes;
+  uint64_t peak_resident_bytes;
+  uint64_t anonymous_bytes;    /* of the resident ones */
+  uint64_t file_backed_bytes;  /* of the resident ones */
+} nestling_process_memory;
+
+NESTLING_API nestling_status nestling_process_get_memory(nestling_process_memory* out_memory);
+
+/* ---- Text and tokens -------------------------------------------------------------------------- */
+
+/* Flags of nestling_engine_tokenize(). */
+enum {
+  NESTLING_TOKENIZE_ADD_BOS = 1,       /* begin with the model's <bos> */
+  NESTLING_TOKENIZE_PARSE_SPECIAL = 2  /* "<start_of_turn>" and its like become their tokens. Only
+                                          for text that you wrote: a user could open turns */
+};
+
+/**
+ * Text to token ids. Copy-out; with a NULL buffer it counts.
+ *
+ * @param flags            NESTLING_TOKENIZE_*, or-ed; 0 for plain text.
+ * @param tokens           [capacity] ids, or NULL.
+ * @param out_num_tokens   how many there are.
+ * @return OK; INVALID_ARGUMENT (NULL, unknown flag, text that is not UTF-8, buffer too small);
+ *         FAILED_PRECONDITION (no tokenizer in the container).
+ * Thread safety: any.
+ */
+NESTLING_API nestling_status nestling_engine_tokenize(const nestling_engine* engine,
+                                                      const char* text, size_t text_bytes,
+                                                      uint32_t flags, int32_t* tokens,
+                                                      size_t capacity, size_t* out_num_tokens);
+
+/**
+ * Token ids to text: the inverse. Special tokens become nothing, or their names. Bytes that do not
+ * form UTF-8 become U+FFFD. Copy-out.
+ *
+ * @param tokens         [num_tokens] ids that the vocabulary has.
+ * @param show_special   0: special tokens become nothing; 1: their names.
+ * @param buffer         [capacity] bytes, or NULL.
+ * @param out_needed     bytes, the NUL included.
+ * @return OK; INVALID_ARGUMENT (NULL, id out of range, buffer too small); FAILED_PRECONDITION.
+ * Thread safety: any.
+ */
+NESTLING_API nestling_status nestling_engine_detokenize(const nestling_engine* engine,
+                                                        const int32_t* tokens, size_t num_tokens,
+                                                        int32_t show_special, char* buffer,
+                                                        size_t capacity, size_t* out_needed);
+
+/**
+ * The vocabulary's name of one token ("\xE2\x96\x81the", "<0x0A>", "<bos>"). Copy-out.
+ *
+ * @return OK; INVALID_ARGUMENT (NULL, id out of range, buffer too small); FAILED_PRECONDITION.
+ * Thread safety: any.
+ */
+NESTLING_API nestling_status nestling_engine_token_piece(const nestling_engine* engine,
+                                                         int32_t token, char* buffer,
+                                                         size_t capacity, size_t* out_needed);
+
+/* ---- Session ---------------------------------------------------------------------------------- */
+
+/* Numbers in the kv cache. */
+typedef int32_t nestling_kv_type;
+enum {
+  NESTLING_KV_AUTO = 0, /* f32 for a container without quantisation, else f16 */
+  NESTLING_KV_F32 = 1,  /* the reference */
+  NESTLING_KV_F16 = 2,
+  NESTLING_KV_INT8 = 3
+};
+
+typedef struct nestling_session_options {
+  size_t struct_size;
+  uint32_t context_tokens;  /* room for prompt and output; 0: the smaller of 4096 and the model's */
+  nestling_kv_type kv_type;
+  uint32_t chunk_tokens;    /* at most the engine's; 0: the engine's */
+} nestling_session_options;
+
+/**
+ * Begins an empty session.
+ *
+ * @param out_session  yours: nestling_session_destroy(). NULL after an error.
+ * @return OK; INVALID_ARGUMENT (a context longer than the model's, an unknown kv type);
+ *         OUT_OF_MEMORY.
+ * Thread safety: any.
+ */
+NESTLING_API nestling_status nestling_session_create(nestling_engine* engine,
+                                                     const nestling_session_options* options,
+                                                     nestling_session** out_session);
+
+/* Ends a session. NULL is fine. If another thread is inside a call of it, that call is cancelled and
+ * waited for; inside one of the session's own callbacks, the session goes when the call returns. No
+ * call may begin after this one. */
+NESTLING_API void nestling_session_destroy(nestling_session* session);
+
+/* Values in use, and the state. */
+typedef struct nestling_session_info {
+  size_t struct_size;
+  uint32_t context_tokens;
+  uint32_t chunk_tokens;
+  nestling_kv_type kv_type;  /* never AUTO */
+  uint32_t num_tokens;       /* in the session: prefilled, generated, and of messages that wait for
+                                the next nestling_session_generate() */
+  uint64_t kv_bytes;         /* of the kv cache, whatever it holds */
+  const char* slice;         /* name of the slice in use, "whole" for the whole model. Valid until
+                                the next nestling_session_set_slice() */
+} nestling_session_info;
+
+/* Allowed inside the session's callbacks. */
+NESTLING_API nestling_status nestling_session_get_info(const nestling_session* session,
+                                                       nestling_session_info* out_info);
+
+/* Sums since the session was created. */
+typedef struct nestling_session_counters {
+  size_t struct_size;
+  uint64_t prefill_tokens;
+  uint64_t decode_tokens;
+  double prefill_seconds;
+  double decode_seconds;
+  double first_token_seconds;  /* of the last nestling_session_generate(): from the call, its prefill
+                                  of messages included, to its first token */
+  uint64_t ple_rows_read;      /* rows of the PLE table, one row a token */
+  uint64_t ple_bytes_read;     /* from storage or the system's page cache */
+} nestling_session_counters;
+
+/* Allowed inside the session's callbacks. */
+NESTLING_API nestling_status nestling_session_get_counters(const nestling_session* session,
+                                                           nestling_session_counters* out_counters);
+
+/* Forgets all tokens and messages; keeps memory, options and slice. */
+NESTLING_API nestling_status nestling_session_reset(nestling_session* session);
+
+/**
+ * Asks the call that runs in another thread (or around this signal handler or callback) to stop: it
+ * returns after the layer it is in. Without a running call it does nothing. NULL is fine.
+ *
+ * Thread safety: any thread, at any time before destroy begins. Async-signal-safe: it stores one
+ * atomic flag. It does not touch nestling_last_error().
+ */
+NESTLING_API void nestling_session_cancel(nestling_session* session);
+
+/**
+ * Runs another slice from the next call on. The kv cache is kept, nothing is prefilled again.
+ *
+ * @param slice  as nestling_engine_options.slice.
+ * @return OK; INVALID_ARGUMENT (a slice that the container's weights cannot run); NOT_FOUND;
+ *         BAD_MODEL (a JSON file that is not a slice).
+ * Cost: may load layers that no session has used yet, from storage.
+ */
+NESTLING_API nestling_status nestling_session_set_slice(nestling_session* session,
+                                                        const char* slice);
+
+/* ---- Tokens in, logits out -------------------------------------------------------------------- */
+
+/* These calls treat the session as a plain sequence of tokens. A session that has messages (below)
+ * answers them with FAILED_PRECONDITION until it is reset. */
+
+/**
+ * Runs prefill: appends tokens to the kv cache.
+ *
+ * @param tokens      [num_tokens] ids, each in [0, vocab_size). No <bos> is added.
+ * @param num_tokens  tokens, not bytes; 0 is a no-op.
+ * @return OK; INVALID_ARGUMENT (NULL, id out of range), CONTEXT_FULL (the message has both numbers):
+ *         session unchanged. CANCELLED, IO_ERROR: the chunks that were finished stay; see
+ *         nestling_session_info.num_tokens. FAILED_PRECONDITION.
+ * Cost: reads one PLE row per token; may block on storage.
+ */
+NESTLING_API nestling_status nestling_session_prefill(nestling_session* session,
+                                                      const int32_t* tokens, size_t num_tokens);
+
+/* Receives logits [vocab_size] f32, soft-capped, that follow token number `index` of the call.
+ * Valid during the call. Return 0 to go on; anything else ends the call with CANCELLED. */
+typedef int32_t (*nestling_logits_callback)(void* user, size_t index, const float* logits,
+                                            size_t vocab_size);
+
+/**
+ * Prefill that shows the logits of every token, in order. Slower than nestling_session_prefill(),
+ * which computes no more than the last token needs.
+ *
+ * @param callback  on the calling thread; may use nestling_session_cancel() and the getters.
+ * @return as nestling_session_prefill().
+ */
+NESTLING_API nestling_status nestling_session_eval(nestling_session* session,
+                                                   const int32_t* tokens, size_t num_tokens,
+                                                   nestling_logits_callback callback, void* user);
+
+/**
+ * Logits that the next token would be sampled from.
+ *
+ * @param out_logits      [vocab_size] f32, soft-capped; borrowed until the next call on the session.
+ * @param out_vocab_size  may be NULL.
+ * @return OK; FAILED_PRECONDITION (empty session); CANCELLED, IO_ERROR (session unchanged).
+ * Cost: runs the last token if it was generated and not run yet.
+ */
+NESTLING_API nestling_status nestling_session_get_logits(nestling_session* session,
+                                                         const float** out_logits,
+                                                         size_t* out_vocab_size);
+
+/**
+ * Forgets all but the first `num_tokens` tokens.
+ *
+ * @return OK; INVALID_ARGUMENT (the session has fewer); FAILED_PRECONDITION (a sliding-window layer
+ *         no longer holds the window before that point: reset and prefill instead).
+ */
+NESTLING_API nestling_status nestling_session_truncate(nestling_session* session,
+                                                       size_t num_tokens);
+
+/* ---- Messages --------------------------------------------------------------------------------- */
+
+typedef int32_t nestling_role;
+enum {
+  NESTLING_ROLE_USER = 1,
+  NESTLING_ROLE_ASSISTANT = 2, /* a reply from elsewhere: restores a history, or is a beginning that
+                                  nestling_session_generate() continues */
+  NESTLING_ROLE_SYSTEM = 3     /* first message only; goes in front of the first user message */
+};
+
+/**
+ * Adds a message to the conversation, in the model's chat template. History stays in the kv cache:
+ * each message is tokenised and run once. User and assistant take turns, the user begins; replies of
+ * nestling_session_generate() are in the history already, finished or not.
+ *
+ * The session must be empty or hold only messages. Text is taken literally: "<end_of_turn>" in it is
+ * twelve characters, not a token. White space around user and assistant text is dropped.
+ *
+ * @return OK; INVALID_ARGUMENT (NULL, unknown role, text that is not UTF-8); CONTEXT_FULL (the
+ *         message has both numbers); FAILED_PRECONDITION (not this role's turn, raw tokens in the
+ *         session, a container without a tokenizer); UNSUPPORTED (a tokenizer without the
+ *         template's tokens). After any error the session is unchanged.
+ * Cost: tokenises only. The next nestling_session_generate() runs prefill.
+ */
+NESTLING_API nestling_status nestling_session_add_message(nestling_session* session,
+                                                          nestling_role role, const char* text,
+                                                          size_t text_bytes);
+
+/* ---- Generation ------------------------------------------------------------------------------- */
+
+typedef int32_t nestling_sampling;
+enum {
+  NESTLING_SAMPLING_DEFAULT = 0, /* as the model's generation configuration says */
+  NESTLING_SAMPLING_GREEDY = 1,  /* the most likely token; temperature, top_k, top_p, min_p and seed
+                                    do not matter */
+  NESTLING_SAMPLING_RANDOM = 2
+};
+
+#define NESTLING_TOP_K_OFF (-1)
+
+typedef struct nestling_generate_options {
+  size_t struct_size;
+  uint32_t max_tokens;       /* 0: until a stop or a full context */
+  nestling_sampling sampling;
+  float temperature;         /* 0: the model's. > 0; below 1 is more sure, above is more varied */
+  int32_t top_k;             /* 0: the model's; NESTLING_TOP_K_OFF, or the k most likely tokens */
+  float top_p;               /* 0: the model's; (0, 1], 1 is off */
+  float min_p;               /* 0: off; tokens less likely than min_p times the best are dropped */
+  float repetition_penalty;  /* 0: off; > 0, 1 is off: divides positive logits, multiplies negative
+                                ones, of the session's recent tokens. Counts for greedy too */
+  uint32_t repetition_window; /* how many tokens are recent; 0: 64 */
+  int32_t ignore_stop_tokens; /* 1: run on past the model's end of turn; for benchmarks */
+  uint64_t seed;             /* the same seed, the same tokens; 0: a new one for each call */
+  const int32_t* stop_tokens; /* [num_stop_tokens]; NULL: the model's */
+  size_t num_stop_tokens;
+  const char* const* stop_strings; /* [num_stop_strings] NUL-terminated; output ends before any */
+  size_t num_stop_strings;
+} nestling_generate_options;
+
+/* One step of the output. The library fills it; it is valid during the callback. */
+typedef struct nestling_token {
+  size_t struct_size;
+  int32_t id;         /* -1: no new token, only text that was held back until the end */
+  const char* text;   /* text_bytes of whole UTF-8 characters, NOT NUL-terminated. Empty while a
+                         character or a possible stop string is incomplete, and without a
+                         tokenizer */
+  size_t text_bytes;
+} nestling_token;
+
+/* Receives each token but a stop token, on the calling thread, as soon as it exists. Return 0 to go on; anything else
+ * stops (NESTLING_STOP_CALLBACK). May use nestling_session_cancel() and the getters. */
+typedef int32_t (*nestling_token_callback)(void* user, const nestling_token* token);
+
+typedef int32_t nestling_stop_reason;
+enum {
+  NESTLING_STOP_MAX_TOKENS = 0,
+  NESTLING_STOP_TOKEN = 1,        /* the model ended its turn, or one of stop_tokens */
+  NESTLING_STOP_STRING = 2,
+  NESTLING_STOP_CONTEXT_FULL = 3, /* no room for another token */
+  NESTLING_STOP_CANCELLED = 4,
+  NESTLING_STOP_CALLBACK = 5
+};
+
+/* "max_tokens", "stop_token", "stop_string", "context_full", "cancelled", "callback"; "unknown" for
+ * other values. Static. */
+NESTLING_API const char* nestling_stop_reason_name(nestling_stop_reason reason);
+
+typedef struct nestling_generate_result {
+  size_t struct_size;
+  nestling_stop_reason stop_reason;
+  uint32_t num_tokens;  /* generated, a stop token included */
+  uint64_t seed;        /* that was used */
+} nestling_generate_result;
+
+/**
+ * Generates tokens after what the session holds: for a session with messages, the model's reply to
+ * the last one (prefilling what waits first; called again after max_tokens, a cancel or a callback's
+ * stop, it continues the reply); else a continuation of the tokens.
+ *
+ * @param options     NULL for the model's own defaults.
+ * @param callback    NULL if only the result or the history is of interest.
+ * @param out_result  NULL, or a struct whose struct_size you have set.
+ * @return OK, also when stopped early: see stop_reason; INVALID_ARGUMENT; FAILED_PRECONDITION
+ *         (an empty session, or a reply that is complete: add a message); IO_ERROR, OUT_OF_MEMORY:
+ *         what was generated stays, and the call may be repeated.
+ * Cost: reads one PLE row per token; may block on storage.
+ */
+NESTLING_API nestling_status nestling_session_generate(nestling_session* session,
+                                                       const nestling_generate_options* options,
+                                                       nestling_token_callback callback, void* user,
+                                                       nestling_generate_result* out_result);
+
+/* ---- Containers ------------------------------------------------------------------------------- */
+
+/* Names of weight formats, where an option wants one: "f32", "q8c" (int8, a scale per channel), "q4c"
+ * (4 bit, a scale per channel), "q4b32" (4 bit, a scale per 32 inputs). The embedding and the PLE
+ * table may also be "f16" and "bf16". */
+
+typedef struct nestling_pack_options {
+  size_t struct_size;
+  const char* quantisation;        /* of the decoder's matrices; NULL: "q4b32" */
+  const char* ple_quantisation;    /* of the PLE table; NULL: as `quantisation` */
+  const char* embed_quantisation;  /* of the token embedding and output head; NULL: the same */
+  const char* tower_quantisation;  /* of the vision and audio towers; NULL: the library chooses */
+  uint32_t num_threads;            /* 0: one for each core */
+  nestling_progress_callback progress; /* NULL: none. In bytes of the container */
+  nestling_warning_callback warning;   /* NULL: none */
+  void* user;                      /* of both */
+} nestling_pack_options;
+
+/**
+ * Converts a model to a container. The result appears under its name when it is complete; an error
+ * leaves nothing behind and an older file of that name as it was.
+ *
+ * @param source  a Hugging Face folder (config.json, *.safetensors, tokenizer.model).
+ * @param output  file to write.
+ * @return OK; INVALID_ARGUMENT; NOT_FOUND; IO_ERROR (also: storage full); BAD_MODEL; UNSUPPORTED
+ *         (another architecture, an unknown key of the configuration that changes the arithmetic);
+ *         OUT_OF_MEMORY.
+ * Thread safety: any. Callbacks come from the calling thread.
+ * Cost: reads and writes the whole model; minutes for a large one; blocks on storage.
+ */
+NESTLING_API nestling_status nestling_pack(const char* source, const char* output,
+                                           const nestling_pack_options* options);
+
+typedef struct nestling_synthesize_options {
+  size_t struct_size;
+  const char* preset;              /* "e2b", "e4b": real shapes; "tiny": for tests. NULL: "tiny" */
+  const char* quantisation;        /* as in nestling_pack_options; NULL: "q4b32" */
+  const char* ple_quantisation;
+  const char* embed_quantisation;
+  const char* tower_quantisation;
+  uint64_t seed;                   /* the same seed, the same bytes */
+  uint32_t num_threads;
+  nestling_progress_callback progress;
+  void* user;
+} nestling_synthesize_options;
+
+/* Writes a container with random weights: for benchmarks and tests. Otherwise as nestling_pack(). */
+NESTLING_API nestling_status nestling_synthesize(const char* output,
+                                                 const nestling_synthesize_options* options);
+
+/**
+ * Checks a container completely: what opening checks (bounds, shapes, alignment), and the checksum
+ * of every section.
+ *
+ * @param progress  NULL, or called with bytes on the calling thread.
+ * @return OK; BAD_MODEL (the message says what is wrong where); NOT_FOUND; IO_ERROR; UNSUPPORTED.
+ * Thread safety: any.
+ * Cost: reads the whole file.
+ */
+NESTLING_API nestling_status nestling_verify(const char* path, nestling_progress_callback progress,
+                                             void* user);
+
+/**
+ * Describes a container as one JSON object: configuration, sections, tensors' formats, slices,
+ * parameters per group. Copy-out.
+ *
+ * @param out_needed  bytes, the NUL included.
+ * @return OK; INVALID_ARGUMENT (NULL, buffer too small); as nestling_verify().
+ * Thread safety: any.
+ * Cost: reads the header only.
+ */
+NESTLING_API nestling_status nestling_inspect(const char* path, char* buffer, size_t capacity,
+                                              size_t* out_needed);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* NESTLING_NESTLING_H_ */

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+#include "c_api/arguments.h"
+#include "c_api/guard.h"
+#include "c_api/handles.h"
+
+namespace nestling {
+namespace {
+
+constexpr uint32_t kMaxThreads = 1024;
+
+Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) {
+  nestling_engine_options read;
+  RETURN_IF_ERROR(ReadOptions(options, "options", &read));
+  if (read.num_threads > kMaxThreads) {
+    return InvalidArgument("options.num_threads: ", read.num_threads, ", want at most ",
+                           kMaxThreads);
+  }
+  EngineOptions result;
+  result.num_threads = read.num_threads;
+  result.chunk_tokens = read.chunk_tokens;
+  if (read.slice != nullptr) result.slice = read.slice;
+  return result;
+}
+
+Status CreateEngine(Result<std::unique_ptr<Engine>> created, nestling_engine** out_engine) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, std::move(created));
+  *out_engine = new nestling_engine{std::move(engine)};
+  return OkStatus();
+}
+
+Result<const Tokenizer*> RequireTokenizer(const nestling_engine* engine) {
+  RETURN_IF_ERROR(RequireNotNull(engine, "engine"));
+  const Tokenizer* tokenizer = engine->engine->tokenizer();
+  if (tokenizer == nullptr) {
+    return FailedPrecondition("the container has no tokenizer: only token ids work");
+  }
+  return tokenizer;
+}
+
+nestling_engine_info DescribeEngine(const Engine& engine) {
+  const HeaderFields& header = engine.header();
+  nestling_engine_info info{};
+  info.vocab_size = header.text.vocab_size;
+  info.max_context_tokens = header.text.max_position_embeddings;
+  info.num_layers = header.text.num_layers();
+  info.hidden_size = header.text.hidden_size;
+  info.num_slices = static_cast<uint32_t>(header.slices.size());
+  info.num_threads = static_cast<uint32_t>(engine.pool().num_threads());
+  info.chunk_tokens = engine.chunk_tokens();
+  info.has_tokenizer = engine.tokenizer() != nullptr ? 1 : 0;
+  info.has_vision = header.vision.present ? 1 : 0;
+  info.has_audio = header.audio.present ? 1 : 0;
+  info.bos_token = header.special_tokens.bos;
+  info.eos_token = header.special_tokens.eos;
+  info.pad_token = header.special_tokens.pad;
+  info.do_sample = header.generation.do_sample ? 1 : 0;
+  info.temperature = header.generation.temperature;
+  info.top_k = header.generation.top_k;
+  info.top_p = header.generation.top_p;
+  info.num_stop_tokens = static_cast<uint32_t>(header.generation.stop_tokens.size());
+  info.stop_tokens = header.generation.stop_tokens.data();
+  info.quantisation = header.provenance.quantisation.c_str();
+  info.source = header.provenance.source.c_str();
+  return info;
+}
+
+}  // namespace
+}  // namespace nestling
+
+extern "C" {
+
+nestling_status nestling_engine_create(const char* path, const nestling_engine_options* options,
+                                       nestling_engine** out_engine) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(out_engine, "out_engine"));
+    *out_engine = nullptr;
+    RETURN_IF_ERROR(nestling::RequireNotNull(path, "path"));
+    ASSIGN_OR_RETURN(const nestling::EngineOptions read, nestling::ReadEngineOptions(options));
+    return nestling::CreateEngine(nestling::Engine::Create(std::string(path), read), out_engine);
+  });
+}
+
+nestling_status nestling_engine_create_from_fd(int fd, uint64_t offset, uint64_t length,
+                                               const nestling_engine_options* options,
+                                               nestling_engine** out_engine) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(out_engine, "out_engine"));
+    *out_engine = nullptr;
+    if (fd < 0) return nestling::InvalidArgument("fd: ", fd, ", want an open descriptor");
+    ASSIGN_OR_RETURN(const nestling::EngineOptions read, nestling::ReadEngineOptions(options));
+    ASSIGN_OR_RETURN(std::unique_ptr<nestling::File> file,
+                     nestling::File::FromDescriptor(fd, offset, length));
+    return nestling::CreateEngine(nestling::Engine::Create(std::move(file), read), out_engine);
+  });
+}
+
+void nestling_engine_destroy(nestling_engine* engine) { delete engine; }
+
+nestling_status nestling_engine_get_info(const nestling_engine* engine,
+                                         nestling_engine_info* out_info) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    return nestling::WriteStruct(nestling::DescribeEngine(*engine->engine), "out_info", out_info);
+  });
+}
+
+nestling_status nestling_engine_get_slice(const nestling_engine* engine, size_t index,
+                                          nestling_slice_info* out_slice) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    const std::vector<nestling::SliceConfig>& slices = engine->engine->header().slices;
+    if (index >= slices.size()) {
+      return nestling::InvalidArgument("index: ", index, ", the container has ", slices.size(),
+                                       " slices");
+    }
+    nestling_slice_info info{};
+    info.name = slices[index].name.c_str();
+    info.description = slices[index].description.c_str();
+    info.effective_parameters = slices[index].effective_parameters;
+    info.published_accuracy = slices[index].published_accuracy;
+    info.num_layers = static_cast<uint32_t>(slices[index].ffn.size());
+    return nestling::WriteStruct(info, "out_slice", out_slice);
+  });
+}
+
+nestling_status nestling_engine_get_memory(const nestling_engine* engine,
+                                           nestling_engine_memory* out_memory) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    const nestling::EngineMemory memory = engine->engine->memory();
+    nestling_engine_memory filled{};
+    filled.mapped_bytes = memory.mapped;
+    filled.packed_weight_bytes = memory.packed_weights;
+    filled.scratch_bytes = memory.scratch;
+    filled.loaded_parameters = memory.loaded_parameters;
+    return nestling::WriteStruct(filled, "out_memory", out_memory);
+  });
+}
+
+nestling_status nestling_engine_tokenize(const nestling_engine* engine, const char* text,
+                                         size_t text_bytes, uint32_t flags, int32_t* tokens,
+                                         size_t capacity, size_t* out_num_tokens) {
+  return nestling::Guard([&]() -> nestling::Status {
+    ASSIGN_OR_RETURN(const nestling::Tokenizer* tokenizer, nestling::RequireTokenizer(engine));
+    std::string_view view;
+    RETURN_IF_ERROR(nestling::ReadText(text, text_bytes, "text", &view));
+    constexpr uint32_t kKnown = NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL;
+    if ((flags & ~kKnown) != 0) {
+      return nestling::InvalidArgument("flags: ", flags, " has bits beyond ", kKnown);
+    }
+    RETURN_IF_ERROR(nestling::CheckCopyOut(tokens, capacity, out_num_tokens, "out_num_tokens"));
+    nestling::EncodeOptions options;
+    options.add_bos = (flags & NESTLING_TOKENIZE_ADD_BOS) != 0;
+    options.parse_special = (flags & NESTLING_TOKENIZE_PARSE_SPECIAL) != 0;
+    ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer->Encode(view, options));
+    return nestling::CopyOutTokens(ids, tokens, capacity, out_num_tokens);
+  });
+}
+
+nestling_status nestling_engine_detokenize(const nestling_engine* engine, const int32_t* tokens,
+                                           size_t num_tokens, int32_t show_special, char* buffer,
+                                           size_t capacity, size_t* out_needed) {
+  return nestling::Guard([&]() -> nestling::Status {
+    ASSIGN_OR_RETURN(const nestling::Tokenizer* tokenizer, nestling::RequireTokenizer(engine));
+    RETURN_IF_ERROR(nestling::CheckCopyOut(buffer, capacity, out_needed, "out_needed"));
+    std::span<const int32_t> ids;
+    RETURN_IF_ERROR(nestling::ReadTokens(tokens, num_tokens, "tokens", &ids));
+    nestling::DecodeOptions options;
+    options.skip_special = show_special == 0;
+    ASSIGN_OR_RETURN(const std::string text, tokenizer->Decode(ids, options));
+    return nestling::CopyOutText(text, buffer, capacity, out_needed);
+  });
+}
+
+nestling_status nestling_engine_token_piece(const nestling_engine* engine, int32_t token,
+                                            char* buffer, size_t capacity, size_t* out_needed) {
+  return nestling::Guard([&]() -> nestling::Status {
+    ASSIGN_OR_RETURN(const nestling::Tokenizer* tokenizer, nestling::RequireTokenizer(engine));
+    RETURN_IF_ERROR(nestling::CheckCopyOut(buffer, capacity, out_needed, "out_needed"));
+    ASSIGN_OR_RETURN(const std::string_view piece, tokenizer->PieceText(token));
+    return nestling::CopyOutText(piece, buffer, capacity, out_needed);
+  });
+}
+
+}  // extern "C"
