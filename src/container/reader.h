@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/function_ref.h"
 #include "base/status.h"
 #include "container/header_fields.h"
 #include "container/types.h"
@@ -74,8 +75,9 @@ class ContainerReader {
   std::unordered_map<std::string_view, size_t> tensor_by_name_;
 };
 
-// Reads every section and compares its checksum; `progress(done, total)` may be null.
+// Reads every section and compares its checksum; `progress(done, total)` counts bytes
+// and may be empty.
 // kBadModel names the first damaged section.
-Status VerifyContainer(const ContainerReader& reader, void (*progress)(uint64_t, uint64_t));
+Status VerifyContainer(const ContainerReader& reader, FunctionRef<void(uint64_t, uint64_t)> progress);
 
 }  // namespace nestling

@@ -4,7 +4,8 @@
 
 namespace nestling {
 
-Status VerifyContainer(const ContainerReader& reader, void (*progress)(uint64_t, uint64_t)) {
+Status VerifyContainer(const ContainerReader& reader,
+                       FunctionRef<void(uint64_t, uint64_t)> progress) {
   uint64_t total = 0;
   uint64_t done = 0;
   for (const SectionInfo& section : reader.sections()) total += section.bytes;
@@ -13,7 +14,7 @@ Status VerifyContainer(const ContainerReader& reader, void (*progress)(uint64_t,
   };
   const auto each = [&](size_t piece) {
     done += piece;
-    if (progress != nullptr) progress(done, total);
+    if (progress) progress(done, total);
   };
   for (const SectionInfo& section : reader.sections()) {
     ASSIGN_OR_RETURN(const uint64_t checksum,
