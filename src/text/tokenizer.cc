@@ -4,7 +4,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
-#include <array>
+#include <exception>
 #include <mutex>
 #include <new>
 
@@ -20,6 +20,10 @@ namespace nestling {
 namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
+
+// Longer texts are encoded in blocks of at least this size, to bound SentencePiece's memory. A block
+// ends where no piece of the vocabulary can reach across, so that this changes nothing.
+constexpr size_t kBlockBytes = 4096;
 
 struct SpecialName {
   std::string_view text;
@@ -88,6 +92,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Create(std::span<const std::byte> 
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   tokenizer->special_ = special;
   tokenizer->CollectSpecials(pieces);
+  tokenizer->FindDividers(pieces);
   // SentencePiece never sees the bytes that came in, only a model of our own making: nothing in it
   // but checked pieces and settings, and the special ones as control pieces, which it never finds
   // in text.
@@ -190,22 +195,54 @@ Result<std::vector<int32_t>> Tokenizer::EncodeSegments(std::span<const PromptSeg
   return ids;
 }
 
-Status Tokenizer::EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const {
-  if (text.empty()) return OkStatus();
-  if (text.size() > kMaxTextBytes) {
-    return InvalidArgument("text: ", text.size(), " bytes, want at most ", kMaxTextBytes);
+// Merges and user-defined pieces are pieces all the same: where no piece contains the two
+// characters around a place one after the other, nothing joins them.
+void Tokenizer::FindDividers(std::span<const Piece> pieces) {
+  space_divides_ = true;
+  newline_divides_ = true;
+  const auto goes_on_with = [](std::string_view text, std::string_view divider) {
+    while (text.starts_with(divider)) text.remove_prefix(divider.size());
+    return text.find(divider) != std::string_view::npos;
+  };
+  for (const Piece& piece : pieces) {
+    if (piece.type == PieceType::kControl || piece.type == PieceType::kUnknown) continue;
+    if (goes_on_with(piece.text, kSpace) || goes_on_with(piece.text, " ")) space_divides_ = false;
+    if (goes_on_with(piece.text, "\n")) newline_divides_ = false;
   }
-  std::vector<int> pieces;
-  RETURN_IF_ERROR(
-      Shielded([&] { return processor_->Encode({text.data(), text.size()}, &pieces); }));
-  for (const int id : pieces) {
-    // A well-made vocabulary cannot do this; a hostile one, with the same text as a control and as
-    // an ordinary piece, could let a user's text begin a turn.
-    if (IsSpecial(id)) {
-      return BadModel("tokenizer: ordinary text became the special token ", id);
+}
+
+// Bytes of `text` that can be encoded apart from the rest.
+size_t Tokenizer::BlockSize(std::string_view text) const {
+  for (size_t i = kBlockBytes; i < text.size(); ++i) {
+    if (text[i] == '\n' && text[i - 1] != '\n' && newline_divides_) return i;
+    if (text[i] == ' ' && text[i - 1] != ' ' && !text.substr(0, i).ends_with(kSpace) &&
+        space_divides_) {
+      return i;
     }
   }
-  ids.insert(ids.end(), pieces.begin(), pieces.end());
+  return text.size();
+}
+
+Status Tokenizer::EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const {
+  std::vector<int> pieces;
+  while (!text.empty()) {
+    const std::string_view block = text.substr(0, BlockSize(text));
+    text.remove_prefix(block.size());
+    if (block.size() > kMaxWordBytes) {
+      return InvalidArgument("text: ", block.size(), " bytes without a space or a newline where it ",
+                             "could be divided, want at most ", kMaxWordBytes);
+    }
+    RETURN_IF_ERROR(
+        Shielded([&] { return processor_->Encode({block.data(), block.size()}, &pieces); }));
+    for (const int id : pieces) {
+      // A well-made vocabulary cannot do this; a hostile one, with the same text as a control and
+      // as an ordinary piece, could let a user's text begin a turn.
+      if (IsSpecial(id)) {
+        return BadModel("tokenizer: ordinary text became the special token ", id);
+      }
+    }
+    ids.insert(ids.end(), pieces.begin(), pieces.end());
+  }
   return OkStatus();
 }
 

@@ -55,8 +55,8 @@ class Tokenizer {
                                                    const SpecialTokens& special);
   ~Tokenizer();
 
-  // kInvalidArgument with the byte offset when `text` is not UTF-8, or when it is too long
-  // (kMaxTextBytes); kFailedPrecondition for add_bos when the model has no <bos>.
+  // kInvalidArgument with the byte offset when `text` is not UTF-8, or when a word is too long
+  // (kMaxWordBytes); kFailedPrecondition for add_bos when the model has no <bos>.
   Result<std::vector<int32_t>> Encode(std::string_view text, const EncodeOptions& options) const;
 
   // The segments as one text: ordinary text is encoded across their borders, as if it had been
@@ -84,8 +84,9 @@ class Tokenizer {
   size_t size() const { return size_; }
   const SpecialTokens& special_tokens() const { return special_; }
 
-  // Longest text that one call encodes: SentencePiece needs about 200 bytes of memory for each.
-  static constexpr size_t kMaxTextBytes = 16u << 20;
+  // Most bytes between two places where a text can be divided (see kBlockBytes in the source):
+  // SentencePiece needs about 200 bytes of memory for each.
+  static constexpr size_t kMaxWordBytes = 2u << 20;
 
  private:
   struct SpecialString {
@@ -96,7 +97,9 @@ class Tokenizer {
   Tokenizer();
 
   void CollectSpecials(std::span<Piece> pieces);
+  void FindDividers(std::span<const Piece> pieces);
   Status EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const;
+  size_t BlockSize(std::string_view text) const;
   // The longest special string at the beginning of `text`, or nullptr.
   const SpecialString* MatchSpecial(std::string_view text) const;
   Status CheckId(int32_t id) const;
@@ -108,6 +111,9 @@ class Tokenizer {
   std::vector<SpecialString> added_;      // those above the vocabulary
   std::bitset<256> special_first_bytes_;  // of specials_
   size_t size_ = 0;
+  // No piece goes on with a space (a newline) after anything else.
+  bool space_divides_ = false;
+  bool newline_divides_ = false;
 };
 
 }  // namespace nestling
