@@ -21,7 +21,7 @@
 namespace nestling {
 namespace {
 
-// 16 numbers that are computed together, whatever the width of the machine's registers.
+// Numbers that are computed side by side, whatever the width of the machine's registers.
 constexpr size_t kLanes = 16;
 
 // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, for |x| < 2^22.

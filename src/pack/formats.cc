@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pack/formats.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+namespace nestling {
+namespace {
+
+constexpr std::string_view kLayerPrefix = "layers.";
+
+bool IsUnquantised(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+DType WantedFormat(SectionKind section, const FormatOptions& options) {
+  if (section == SectionKind::kPle) return options.ple_quant.value_or(options.quant);
+  if (section == SectionKind::kEmbed) return options.embed_quant.value_or(options.quant);
+  return options.quant;
+}
+
+DType TowerFormat(const FormatOptions& options) {
+  const DType otherwise = options.quant == DType::kF32 ? DType::kF32 : DType::kBF16;
+  return options.tower_quant.value_or(otherwise);
+}
+
+bool IsBlocked(uint64_t size) { return size % kBlockSize == 0; }
+
+}  // namespace
+
+Status CheckFormatOptions(const FormatOptions& options) {
+  if (IsUnquantised(TowerFormat(options))) return OkStatus();
+  return Unsupported("tower format ", DTypeName(TowerFormat(options)), ", want f32, f16 or bf16");
+}
+
+DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
+                const FormatOptions& options) {
+  if (spec.keep_f32) return DType::kF32;
+  const DType wanted = WantedFormat(spec.section, options);
+  if (IsUnquantised(wanted)) return wanted;
+  if (wanted == DType::kQ8C || spec.sensitive) return DType::kQ8C;
+  // Two codes share a byte of a stored row.
+  const uint64_t row_length =
+      spec.layout == Layout::kTransposed ? spec.shape.front() : spec.shape.back();
+  if (row_length % 2 != 0) return DType::kQ8C;
+  if (wanted == DType::kQ4B32) {
+    const bool fits = spec.layout == Layout::kTransposed
+                          ? std::all_of(shell_ends.begin(), shell_ends.end(), IsBlocked)
+                          : IsBlocked(spec.shape.back());
+    if (!fits) return DType::kQ8C;
+  }
+  return wanted;
+}
+
+DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options) {
+  return shape.size() < 2 ? DType::kF32 : TowerFormat(options);
+}
+
+std::string DescribeFormats(const FormatOptions& options) {
+  return StrCat(DTypeName(options.quant), ", ple ",
+                DTypeName(WantedFormat(SectionKind::kPle, options)), ", embed ",
+                DTypeName(WantedFormat(SectionKind::kEmbed, options)), ", towers ",
+                DTypeName(TowerFormat(options)));
+}
+
+std::optional<uint32_t> LayerOfTensor(const std::string& name) {
+  if (!name.starts_with(kLayerPrefix)) return std::nullopt;
+  uint32_t layer = 0;
+  const char* const end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + kLayerPrefix.size(), end, layer);
+  if (error != std::errc() || stop == end || *stop != '.') return std::nullopt;
+  return layer;
+}
+
+std::span<const uint32_t> ShellsOf(const TensorSpec& spec, const TextConfig& text) {
+  if (spec.layout != Layout::kTransposed) return {};
+  const std::optional<uint32_t> layer = LayerOfTensor(spec.name);
+  NESTLING_DCHECK(layer.has_value() && *layer < text.num_layers());
+  return text.layers[*layer].shell_ends;
+}
+
+}  // namespace nestling

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+#include "container/header_fields.h"
+#include "container/types.h"
+#include "model/tensor_names.h"
+
+namespace nestling {
+
+// The formats that a user asks for; what he leaves out follows from `quant`.
+struct FormatOptions {
+  DType quant = DType::kQ4B32;
+  std::optional<DType> ple_quant;    // of the PLE table; default: quant
+  std::optional<DType> embed_quant;  // of embed_tokens; default: quant
+  std::optional<DType> tower_quant;  // f32, f16, bf16; default: f32 if quant is, else bf16
+};
+
+// kUnsupported: towers are not quantised.
+Status CheckFormatOptions(const FormatOptions& options);
+
+// The format of one tensor of the text decoder: the wanted one, or the best that can hold it.
+// Tensors that need f32 stay f32, small sensitive ones have at least 8 bits, and what does not fit
+// into 4-bit rows or blocks of 32 becomes q8c. `shell_ends` are those of the layer of a down_proj.
+DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
+                const FormatOptions& options);
+
+// The format of a tower's tensor: vectors stay f32.
+DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options);
+
+// "q4b32, ple q8c, embed q8c, towers bf16": for provenance.
+std::string DescribeFormats(const FormatOptions& options);
+
+// The layer that a text tensor belongs to; empty for those of no layer.
+std::optional<uint32_t> LayerOfTensor(const std::string& name);
+
+// The shells of a transposed tensor's layer; empty for other tensors.
+std::span<const uint32_t> ShellsOf(const TensorSpec& spec, const TextConfig& text);
+
+}  // namespace nestling
