@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const AltupKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kAltupAvx512, &kAltupAvx2,
+#elif defined(__aarch64__)
+    &kAltupNeon,
+#endif
     &kAltupScalar,  // the definition of correct; always last
 };
 

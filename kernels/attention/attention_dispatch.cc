@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const AttentionKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kAttentionAvx512, &kAttentionAvx2,
+#elif defined(__aarch64__)
+    &kAttentionNeon,
+#endif
     &kAttentionScalar,  // the definition of correct; always last
 };
 

@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const ConvertKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kConvertAvx512, &kConvertAvx2,
+#elif defined(__aarch64__)
+    &kConvertNeon,
+#endif
     &kConvertScalar,  // the definition of correct; always last
 };
 

@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const GeluGateKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kGeluGateAvx512, &kGeluGateAvx2,
+#elif defined(__aarch64__)
+    &kGeluGateNeon,
+#endif
     &kGeluGateScalar,  // the definition of correct; always last
 };
 

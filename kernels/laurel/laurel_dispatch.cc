@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const LaurelKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kLaurelAvx512, &kLaurelAvx2,
+#elif defined(__aarch64__)
+    &kLaurelNeon,
+#endif
     &kLaurelScalar,  // the definition of correct; always last
 };
 

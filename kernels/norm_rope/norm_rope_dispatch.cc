@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const NormRopeKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kNormRopeAvx512, &kNormRopeAvx2,
+#elif defined(__aarch64__)
+    &kNormRopeNeon,
+#endif
     &kNormRopeScalar,  // the definition of correct; always last
 };
 

@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const RmsNormKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kRmsNormAvx512, &kRmsNormAvx2,
+#elif defined(__aarch64__)
+    &kRmsNormNeon,
+#endif
     &kRmsNormScalar,  // the definition of correct; always last
 };
 

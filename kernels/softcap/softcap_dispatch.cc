@@ -6,7 +6,12 @@ namespace nestling::kernels {
 namespace {
 
 constexpr const SoftCapKernel* kTable[] = {
-    // best first
+// best first
+#if defined(__x86_64__)
+    &kSoftCapAvx512, &kSoftCapAvx2,
+#elif defined(__aarch64__)
+    &kSoftCapNeon,
+#endif
     &kSoftCapScalar,  // the definition of correct; always last
 };
 

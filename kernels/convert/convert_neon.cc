@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/convert/convert_simd.h"
+#include "kernels/isa.h"
+
+namespace nestling::kernels {
+
+const ConvertKernel kConvertNeon = {"neon",
+                                    kIsaNeon,
+                                    &WidenHalfSimd,
+                                    &NarrowHalfSimd,
+                                    &WidenBf16Simd,
+                                    &DequantizeInt8Simd,
+                                    &QuantizeInt8Simd,
+                                    &DequantizeInt4Simd,
+                                    &DequantizeInt4BlocksSimd};
+
+}  // namespace nestling::kernels

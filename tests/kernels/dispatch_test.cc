@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/dispatch.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/altup/altup.h"
+#include "kernels/attention/attention.h"
+#include "kernels/convert/convert.h"
+#include "kernels/gelu_gate/gelu_gate.h"
+#include "kernels/laurel/laurel.h"
+#include "kernels/norm_rope/norm_rope.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/softcap/softcap.h"
+
+namespace nestling::kernels {
+namespace {
+
+struct FakeKernel {
+  const char* name;
+  uint32_t needs_isa;
+};
+constexpr FakeKernel kWide = {"wide", kIsaAvx512};
+constexpr FakeKernel kNarrow = {"narrow", kIsaAvx2};
+constexpr FakeKernel kPlain = {"plain", kIsaNone};
+constexpr const FakeKernel* kFakeTable[] = {&kWide, &kNarrow, &kPlain};
+
+TEST(DispatchTest, TakesTheFirstVariantThatTheCpuCanRun) {
+  EXPECT_STREQ(SelectKernel<FakeKernel>(kFakeTable, kIsaAvx512 | kIsaAvx2).name, "wide");
+  EXPECT_STREQ(SelectKernel<FakeKernel>(kFakeTable, kIsaAvx2).name, "narrow");
+}
+
+TEST(DispatchTest, FallsBackToTheLastVariantOnAnUnknownCpu) {
+  EXPECT_STREQ(SelectKernel<FakeKernel>(kFakeTable, kIsaNone).name, "plain");
+  EXPECT_STREQ(SelectKernel<FakeKernel>(kFakeTable, kIsaNeon).name, "plain");
+}
+
+template <typename Kernel>
+void ExpectScalarOnlyAtTheEnd(std::span<const Kernel* const> table) {
+  ASSERT_FALSE(table.empty());
+  EXPECT_STREQ(table.back()->name, "scalar");
+  EXPECT_EQ(table.back()->needs_isa, uint32_t{kIsaNone});
+  for (const Kernel* kernel : table.first(table.size() - 1)) {
+    // A variant in front that needed nothing would hide all those behind it.
+    EXPECT_NE(kernel->needs_isa, uint32_t{kIsaNone}) << kernel->name;
+  }
+}
+
+TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
+  ExpectScalarOnlyAtTheEnd(AltupKernels());
+  ExpectScalarOnlyAtTheEnd(AttentionKernels());
+  ExpectScalarOnlyAtTheEnd(ConvertKernels());
+  ExpectScalarOnlyAtTheEnd(GeluGateKernels());
+  ExpectScalarOnlyAtTheEnd(LaurelKernels());
+  ExpectScalarOnlyAtTheEnd(NormRopeKernels());
+  ExpectScalarOnlyAtTheEnd(RmsNormKernels());
+  ExpectScalarOnlyAtTheEnd(SoftCapKernels());
+}
+
+TEST(DispatchTest, OneProcessorFamilyOnlyIsReported) {
+  const bool x86 = (AvailableIsa() & (kIsaAvx2 | kIsaAvx512)) != 0;
+  const bool arm = (AvailableIsa() & kIsaNeon) != 0;
+  EXPECT_FALSE(x86 && arm);
+#if defined(__aarch64__)
+  EXPECT_TRUE(arm);
+#else
+  EXPECT_FALSE(arm);
+#endif
+}
+
+}  // namespace
+}  // namespace nestling::kernels
