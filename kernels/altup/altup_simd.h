@@ -67,13 +67,17 @@ void CorrectPass(float* const* streams, const float* activated, const float* coe
     c[k] = Set(coefs[k]);
   }
   const float* active_stream = streams[active];
+  const F32 active_c = Set(coefs[active]);
   ForVectors(d, [&](size_t j, auto lanes) {
-    const F32 innovation = Load(activated + j, lanes) - Load(active_stream + j, lanes);
-    for (size_t k = 0; k < n; ++k) {
-      Store(s[k] + j, MulAdd(c[k], innovation, Load(s[k] + j, lanes)), lanes);
-    }
-    F32 gate = Load(active_stream + j, lanes);  // the new values
+    const F32 old_active = Load(active_stream + j, lanes);
+    const F32 innovation = Load(activated + j, lanes) - old_active;
+    // All loads come first: streams are often a multiple of 4 KiB apart, where a load waits for an
+    // earlier store to what the CPU takes for the same address.
+    F32 next[kMax];
+    for (size_t k = 0; k < n; ++k) next[k] = MulAdd(c[k], innovation, Load(s[k] + j, lanes));
+    F32 gate = MulAdd(active_c, innovation, old_active);  // the same as next[active]
     if (scale != nullptr) gate = gate * Load(scale + j, lanes);
+    for (size_t k = 0; k < n; ++k) Store(s[k] + j, next[k], lanes);
     Store(gate_input + j, gate, lanes);
   });
 }

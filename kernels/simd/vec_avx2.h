@@ -18,8 +18,8 @@ constexpr size_t kLanes = 8;
 
 // Blocking of attention_simd.h, for 16 registers: score tiles of rows x keys, output tiles of rows
 // x vectors.
-constexpr size_t kScoreKeys = 2;
-constexpr size_t kOutputVectors = 2;
+constexpr size_t kScoreKeys = 3;
+constexpr size_t kOutputVectors = 3;
 
 struct F32 {
   __m256 v;

@@ -8,7 +8,7 @@
 namespace nestling::kernels {
 
 // In place: x[i] = cap * tanh(x[i] / cap), cap > 0 (30 for Gemma 3n's logits). The error is at most
-// 2^-23 * cap. Rows of n floats. No alignment needed; touches only [0, n).
+// 1.8e-7 * cap. Rows of n floats. No alignment needed; touches only [0, n).
 void SoftCap(float* x, size_t n, float cap);
 
 struct SoftCapKernel {

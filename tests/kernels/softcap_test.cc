@@ -22,8 +22,9 @@ TEST_P(SoftCapTest, KeepsItsErrorBoundOverTheWholeRange) {
   kernel().soft_cap(x.data(), x.size(), 30.0f);
   for (size_t i = 0; i < values.size(); ++i) {
     const double want = 30.0 * std::tanh(values[i] / 30.0);
-    // Small values keep their digits too: a few epsilons of the result.
-    const double tolerance = std::min<double>(30 * kEpsilon, 6 * kEpsilon * std::abs(want));
+    // Small values keep their digits too: a few epsilons of the result. (The quotient by the cap,
+    // tanh and the product round; the C library's tanhf alone may be off by an epsilon.)
+    const double tolerance = std::min<double>(30 * 1.5 * kEpsilon, 6 * kEpsilon * std::abs(want));
     ASSERT_NEAR(x[i], want, tolerance) << "x=" << values[i];
   }
 }
@@ -34,7 +35,7 @@ TEST_P(SoftCapTest, TreatsEveryTailLengthAlike) {
     GuardedRow<float> x(before);
     kernel().soft_cap(x.data(), n, 30.0f);
     for (size_t i = 0; i < n; ++i) {
-      ASSERT_NEAR(x[i], 30.0 * std::tanh(before[i] / 30.0), 30 * kEpsilon)
+      ASSERT_NEAR(x[i], 30.0 * std::tanh(before[i] / 30.0), 30 * 1.5 * kEpsilon)
           << "n=" << n << " i=" << i;
     }
   }
