@@ -108,11 +108,12 @@ NESTLING_API const char* nestling_last_error(void);
 /* What NESTLING_INIT calls: `struct_size` is the caller's, so that no more than his is written. */
 NESTLING_API void nestling_init(void* object, size_t struct_size);
 
-/* Called during long work with the part that is done, same unit as `total`. On the thread of the
- * call. Must not throw. `user` is the pointer that was given with the callback. */
+/* Called during long work with the part that is done, same unit as `total`: one call at a time, but
+ * perhaps not on your thread. Must not throw. `user` is the pointer that was given with it. */
 typedef void (*nestling_progress_callback)(void* user, uint64_t done, uint64_t total);
 
-/* A remark on something odd that did not stop the work, one line. Valid during the call. */
+/* A remark on something odd that did not stop the work: one line, valid during the callback, which
+ * is called as the one above. */
 typedef void (*nestling_warning_callback)(void* user, const char* message);
 
 /* ---- Engine ----------------------------------------------------------------------------------- */
@@ -558,8 +559,15 @@ typedef struct nestling_pack_options {
   const char* quantisation;        /* of the decoder's matrices; NULL: "q4b32" */
   const char* ple_quantisation;    /* of the PLE table; NULL: as `quantisation` */
   const char* embed_quantisation;  /* of the token embedding and output head; NULL: the same */
-  const char* tower_quantisation;  /* of the vision and audio towers; NULL: the library chooses */
-  uint32_t num_threads;            /* 0: one for each core */
+  const char* tower_quantisation;  /* of the vision and audio towers: "f32", "f16" or "bf16"; NULL:
+                                      "f32" if `quantisation` is, else "bf16" */
+  const char* slice;               /* name or JSON file: writes only this slice, as a model of its
+                                      own; NULL: the whole model */
+  const char* const* add_slices;   /* [num_add_slices] JSON files of custom slices to store */
+  size_t num_add_slices;
+  uint32_t num_threads;            /* 0: one for each core; at most 1024 */
+  int32_t allow_unknown_config;    /* 1: a key of config.json that this version does not know, and
+                                      that might change the arithmetic, is a warning, no error */
   nestling_progress_callback progress; /* NULL: none. In bytes of the container */
   nestling_warning_callback warning;   /* NULL: none */
   void* user;                      /* of both */
@@ -574,8 +582,8 @@ typedef struct nestling_pack_options {
  * @return OK; INVALID_ARGUMENT; NOT_FOUND; IO_ERROR (also: storage full); BAD_MODEL; UNSUPPORTED
  *         (another architecture, an unknown key of the configuration that changes the arithmetic);
  *         OUT_OF_MEMORY.
- * Thread safety: any. Callbacks come from the calling thread.
- * Cost: reads and writes the whole model; minutes for a large one; blocks on storage.
+ * Thread safety: any.
+ * Cost: reads and writes the whole model; memory does not grow with it; minutes for a large one; blocks on storage.
  */
 NESTLING_API nestling_status nestling_pack(const char* source, const char* output,
                                            const nestling_pack_options* options);
@@ -587,7 +595,7 @@ typedef struct nestling_synthesize_options {
   const char* ple_quantisation;
   const char* embed_quantisation;
   const char* tower_quantisation;
-  uint64_t seed;                   /* the same seed, the same bytes */
+  uint64_t seed;                   /* the same seed, the same bytes; 0: 1 */
   uint32_t num_threads;
   nestling_progress_callback progress;
   void* user;
@@ -601,7 +609,7 @@ NESTLING_API nestling_status nestling_synthesize(const char* output,
  * Checks a container completely: what opening checks (bounds, shapes, alignment), and the checksum
  * of every section.
  *
- * @param progress  NULL, or called with bytes on the calling thread.
+ * @param progress  NULL, or called with bytes.
  * @return OK; BAD_MODEL (the message says what is wrong where); NOT_FOUND; IO_ERROR; UNSUPPORTED.
  * Thread safety: any.
  * Cost: reads the whole file.

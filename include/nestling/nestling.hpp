@@ -389,7 +389,10 @@ struct Quantisation {
 
 struct PackOptions {
   Quantisation quantisation;
+  std::string slice;
+  std::vector<std::string> add_slices;
   uint32_t num_threads = 0;
+  bool allow_unknown_config = false;
   ProgressCallback progress;
   WarningCallback warning;
 };
@@ -397,12 +400,18 @@ struct PackOptions {
 inline void Pack(const std::string& source, const std::string& output,
                  const PackOptions& options = {}) {
   internal::ToolCall call{options.progress, options.warning, {}};
+  std::vector<const char*> add_slices;
+  for (const std::string& path : options.add_slices) add_slices.push_back(path.c_str());
   auto c_options = MakeStruct<nestling_pack_options>();
   c_options.quantisation = internal::OrNull(options.quantisation.decoder);
   c_options.ple_quantisation = internal::OrNull(options.quantisation.ple);
   c_options.embed_quantisation = internal::OrNull(options.quantisation.embed);
   c_options.tower_quantisation = internal::OrNull(options.quantisation.towers);
+  c_options.slice = internal::OrNull(options.slice);
+  c_options.add_slices = add_slices.empty() ? nullptr : add_slices.data();
+  c_options.num_add_slices = add_slices.size();
   c_options.num_threads = options.num_threads;
+  c_options.allow_unknown_config = options.allow_unknown_config ? 1 : 0;
   c_options.progress = options.progress ? &internal::ToolCall::Progress : nullptr;
   c_options.warning = options.warning ? &internal::ToolCall::Warning : nullptr;
   c_options.user = &call;

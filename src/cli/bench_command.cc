@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cli/bench_report.h"
+#include "cli/command.h"
+#include "cli/model_options.h"
+#include "cli/system_info.h"
+#include "nestling/nestling.hpp"
+
+namespace nestling::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+const std::vector<uint32_t> kDefaultPrompts = {128, 512};
+const std::vector<uint32_t> kDefaultGenerates = {32};
+
+struct BenchArguments {
+  ModelOptions model;
+  std::vector<uint32_t> prompts;
+  std::vector<uint32_t> generates;
+  std::vector<uint32_t> depths = {0};
+  uint32_t repetitions = 5;
+  bool no_warmup = false;
+  std::string format = "table";
+};
+
+// The same ids for every run and machine. The last sixteenth of the vocabulary is left out: there
+// are the placeholders of images and sounds.
+std::vector<int32_t> RandomTokens(size_t count, uint32_t vocab_size) {
+  std::mt19937 random(20251125);
+  const uint32_t range = std::max(vocab_size - vocab_size / 16, 1u);
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random() % range);
+  return tokens;
+}
+
+// Runs the repetitions of one row on a session that has room for it.
+class RowRunner {
+ public:
+  RowRunner(const BenchArguments& arguments, Session& session, BenchRow* row,
+            const std::vector<int32_t>& tokens)
+      : arguments_(arguments), session_(session), row_(*row), tokens_(tokens) {}
+
+  void Run() {
+    if (!arguments_.no_warmup) {
+      Repeat();
+      row_.seconds.clear();
+      row_.first_token_seconds.clear();
+      row_.token_seconds.clear();
+    }
+    for (uint32_t i = 0; i < arguments_.repetitions; ++i) Repeat();
+  }
+
+ private:
+  void Repeat() {
+    if (row_.prompt_tokens != 0) {
+      Prefill();
+    } else {
+      Decode();
+    }
+  }
+
+  void Fill(size_t num_tokens) {
+    session_.Reset();
+    session_.Prefill(std::span(tokens_).first(num_tokens));
+  }
+
+  void Prefill() {
+    Fill(row_.depth);
+    const auto prompt = std::span(tokens_).subspan(row_.depth, row_.prompt_tokens);
+    const Clock::time_point start = Clock::now();
+    session_.Prefill(prompt);
+    row_.seconds.push_back(SecondsSince(start));
+    session_.Generate(Greedy(1));
+    row_.first_token_seconds.push_back(SecondsSince(start));
+  }
+
+  // The first token needs no step of its own, as prefill leaves its logits: it starts the clock.
+  void Decode() {
+    Fill(std::max(row_.depth, 1u));
+    std::vector<Clock::time_point> times;
+    times.reserve(row_.generated_tokens + 1);
+    session_.Generate(Greedy(row_.generated_tokens + 1), [&times](const Token& token) {
+      if (token.id >= 0) times.push_back(Clock::now());
+      return true;
+    });
+    for (size_t i = 1; i < times.size(); ++i) {
+      row_.token_seconds.push_back(std::chrono::duration<double>(times[i] - times[i - 1]).count());
+    }
+    row_.seconds.push_back(std::chrono::duration<double>(times.back() - times.front()).count());
+  }
+
+  static GenerateOptions Greedy(uint32_t num_tokens) {
+    GenerateOptions options;
+    options.max_tokens = num_tokens;
+    options.sampling = NESTLING_SAMPLING_GREEDY;
+    options.ignore_stop_tokens = true;
+    return options;
+  }
+
+  const BenchArguments& arguments_;
+  Session& session_;
+  BenchRow& row_;
+  const std::vector<int32_t>& tokens_;
+};
+
+// Tokens that a row needs room for.
+uint32_t RoomFor(const BenchRow& row) {
+  return row.prompt_tokens != 0 ? row.depth + row.prompt_tokens + 1
+                                : std::max(row.depth, 1u) + row.generated_tokens + 1;
+}
+
+std::vector<BenchRow> ListRows(const BenchArguments& arguments, uint32_t max_context) {
+  std::vector<BenchRow> rows;
+  // What was not asked for must not fail: small models have short contexts.
+  const auto add = [&](uint32_t prompt, uint32_t generated, uint32_t depth, bool asked_for) {
+    BenchRow row;
+    row.prompt_tokens = prompt;
+    row.generated_tokens = generated;
+    row.depth = depth;
+    if (row.tokens() != 0 && (asked_for || RoomFor(row) <= max_context)) rows.push_back(row);
+  };
+  const bool no_prompts = arguments.prompts.empty(), no_generates = arguments.generates.empty();
+  for (const uint32_t depth : arguments.depths) {
+    for (const uint32_t tokens : no_prompts ? kDefaultPrompts : arguments.prompts) {
+      add(tokens, 0, depth, !no_prompts);
+    }
+    for (const uint32_t tokens : no_generates ? kDefaultGenerates : arguments.generates) {
+      add(0, tokens, depth, !no_generates);
+    }
+  }
+  if (rows.empty()) throw UsageError("bench: nothing to measure; see -p and -n");
+  return rows;
+}
+
+void RunRow(const BenchArguments& arguments, const Engine& engine, uint32_t context,
+            BenchRow* row) {
+  SessionOptions options = arguments.model.ForSession();
+  if (options.context_tokens == 0) options.context_tokens = context;
+  Session session(engine, options);
+  RowRunner(arguments, session, row, RandomTokens(RoomFor(*row), engine.Info().vocab_size)).Run();
+  const nestling_session_counters counters = session.Counters();
+  row->kv_bytes = session.Info().kv_bytes;
+  if (counters.ple_rows_read != 0) {
+    row->ple_bytes_per_token = counters.ple_bytes_read / counters.ple_rows_read;
+  }
+  const nestling_process_memory memory = ProcessMemory();
+  row->resident_bytes = memory.resident_bytes;
+  row->anonymous_bytes = memory.anonymous_bytes;
+  row->file_backed_bytes = memory.file_backed_bytes;
+}
+
+int RunBench(const BenchArguments& arguments) {
+  const Clock::time_point start = Clock::now();
+  const Engine engine(arguments.model.model, arguments.model.ForEngine());
+  const nestling_engine_info info = engine.Info();
+  BenchReport report;
+  report.rows = ListRows(arguments, info.max_context_tokens);
+  uint32_t context = 0;
+  for (const BenchRow& row : report.rows) context = std::max(context, RoomFor(row));
+  {
+    SessionOptions options = arguments.model.ForSession();
+    if (options.context_tokens == 0) options.context_tokens = context;
+    const Session session(engine, options);
+    report.load_seconds = SecondsSince(start);
+    report.slice = session.Info().slice;
+    report.kv_type = KvTypeName(session.Info().kv_type);
+  }
+  report.model = arguments.model.model;
+  report.quantisation = info.quantisation;
+  report.cpu = CpuName();
+  report.version = nestling_version_string();
+  report.threads = info.num_threads;
+  report.chunk_tokens = info.chunk_tokens;
+  for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row);
+  report.loaded_parameters = engine.Memory().loaded_parameters;
+  report.peak_resident_bytes = ProcessMemory().peak_resident_bytes;
+  PrintReport(report, arguments.format);
+  return 0;
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App& app, Work& work) {
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measure prefill (pp) and decode (tg) rates, load time and memory");
+  const auto arguments = std::make_shared<BenchArguments>();
+  arguments->model.AddTo(*command);
+  command->add_option("-p,--n-prompt", arguments->prompts,
+                      "Prefill rows: numbers of tokens (default 128,512; 0: none)")
+      ->delimiter(',')
+      ->type_name("N,...");
+  command->add_option("-n,--n-gen", arguments->generates, "Decode rows: numbers of tokens (default 32; 0: none)")
+      ->delimiter(',')
+      ->type_name("N,...");
+  command->add_option("-d,--depth", arguments->depths,
+                      "Tokens in the session before a row begins; not timed")
+      ->delimiter(',')
+      ->type_name("N,...");
+  command->add_option("-r,--repetitions", arguments->repetitions, "Runs of each row")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N");
+  command->add_flag("--no-warmup", arguments->no_warmup, "No untimed run before a row");
+  command->add_option("-o,--output", arguments->format, "table, md, csv, json, jsonl")
+      ->check(CLI::IsMember({"table", "md", "csv", "json", "jsonl"}))
+      ->type_name("FORMAT");
+  command->callback([arguments, &work] { work = [arguments] { return RunBench(*arguments); }; });
+}
+
+}  // namespace nestling::cli

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/model_options.h"
+
+namespace nestling::cli {
+namespace {
+
+struct KvName {
+  const char* name;
+  nestling_kv_type type;
+};
+constexpr KvName kKvNames[] = {{"auto", NESTLING_KV_AUTO},
+                               {"f32", NESTLING_KV_F32},
+                               {"f16", NESTLING_KV_F16},
+                               {"int8", NESTLING_KV_INT8}};
+
+}  // namespace
+
+void ModelOptions::AddTo(CLI::App& command) {
+  command.add_option("model", model, "Container (.nest)")->required()->type_name("MODEL");
+  command.add_option("--slice", slice, "Slice: a name in the container, or a JSON file")
+      ->type_name("NAME");
+  command.add_option("-t,--threads", threads, "Threads (0: one for each core)")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N");
+  command.add_option("--context", context, "Tokens that prompt and output may have together")
+      ->type_name("N");
+  command.add_option("--chunk", chunk, "Most tokens of one prefill step")->type_name("N");
+  command.add_option("--kv", kv, "Numbers of the kv cache: auto, f32, f16, int8")
+      ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}))
+      ->type_name("TYPE");
+}
+
+EngineOptions ModelOptions::ForEngine() const {
+  EngineOptions options;
+  options.num_threads = threads;
+  options.chunk_tokens = chunk;
+  options.slice = slice;
+  return options;
+}
+
+SessionOptions ModelOptions::ForSession() const {
+  SessionOptions options;
+  options.context_tokens = context;
+  for (const KvName& known : kKvNames) {
+    if (kv == known.name) options.kv_type = known.type;
+  }
+  return options;
+}
+
+const char* KvTypeName(nestling_kv_type type) {
+  for (const KvName& known : kKvNames) {
+    if (type == known.type) return known.name;
+  }
+  return "unknown";
+}
+
+}  // namespace nestling::cli

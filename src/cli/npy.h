@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdio>
+#include <span>
+#include <string>
+
+namespace nestling::cli {
+
+// Writes a NumPy file of [rows, columns] f32, little endian, row by row: memory does not depend on
+// the number of rows. It has a temporary name until Finish(). Failures throw ToolError.
+class NpyWriter {
+ public:
+  NpyWriter(std::string path, size_t rows, size_t columns);
+  ~NpyWriter();
+  NpyWriter(const NpyWriter&) = delete;
+  NpyWriter& operator=(const NpyWriter&) = delete;
+
+  void WriteRow(std::span<const float> row);
+  void Finish();
+
+ private:
+  [[noreturn]] void Fail(const char* what) const;
+
+  std::string path_;
+  std::string temporary_path_;
+  size_t rows_;
+  size_t columns_;
+  size_t written_ = 0;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace nestling::cli

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/run_stats.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/interrupt.h"
+
+namespace nestling::cli {
+namespace {
+
+double Rate(uint64_t tokens, double seconds) {
+  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
+
+}  // namespace
+
+nestling_generate_result StreamReply(const RunOptions& options, const Engine& engine,
+                                     Session& session) {
+  nestling_generate_result result;
+  {
+    const InterruptCancels interrupt(session);
+    result = session.Generate(options.generate, [](const Token& token) {
+      std::fwrite(token.text.data(), 1, token.text.size(), stdout);
+      return std::fflush(stdout) == 0;
+    });
+  }
+  std::fputc('\n', stdout);
+  std::fflush(stdout);
+  if (options.stats) PrintStats(options, engine, session, result);
+  return result;
+}
+
+void PrintStats(const RunOptions& options, const Engine& engine, const Session& session,
+                const nestling_generate_result& last) {
+  const nestling_session_info info = session.Info();
+  const nestling_session_counters counters = session.Counters();
+  const nestling_engine_info model = engine.Info();
+  const nestling_engine_memory memory = engine.Memory();
+  const nestling_process_memory process = ProcessMemory();
+  const nlohmann::ordered_json json = {
+      {"stop_reason", nestling_stop_reason_name(last.stop_reason)},
+      {"generated_tokens", last.num_tokens},
+      {"seed", last.seed},
+      {"load_seconds", options.load_seconds},
+      {"first_token_seconds", counters.first_token_seconds},
+      {"prefill_tokens", counters.prefill_tokens},
+      {"prefill_tokens_per_second", Rate(counters.prefill_tokens, counters.prefill_seconds)},
+      {"decode_tokens", counters.decode_tokens},
+      {"decode_tokens_per_second", Rate(counters.decode_tokens, counters.decode_seconds)},
+      {"session_tokens", info.num_tokens},
+      {"context_tokens", info.context_tokens},
+      {"threads", model.num_threads},
+      {"slice", info.slice},
+      {"kv_type", KvTypeName(info.kv_type)},
+      {"kv_bytes", info.kv_bytes},
+      {"ple_rows_read", counters.ple_rows_read},
+      {"ple_bytes_read", counters.ple_bytes_read},
+      {"loaded_parameters", memory.loaded_parameters},
+      {"mapped_bytes", memory.mapped_bytes},
+      {"packed_weight_bytes", memory.packed_weight_bytes},
+      {"scratch_bytes", memory.scratch_bytes},
+      {"resident_bytes", process.resident_bytes},
+      {"peak_resident_bytes", process.peak_resident_bytes},
+      {"anonymous_bytes", process.anonymous_bytes},
+      {"file_backed_bytes", process.file_backed_bytes},
+  };
+  std::fprintf(stderr, "%s\n", json.dump().c_str());
+}
+
+}  // namespace nestling::cli
