@@ -26,7 +26,7 @@ float ExpNegative(float x) {
   const float clamped = x > -87.0f ? x : -87.0f;
   const float k = (clamped * kLog2E + kRound) - kRound;
   const float r = (clamped - k * kLn2High) - k * kLn2Low;  // |r| <= ln 2 / 2
-  float y = 1.0f / 5040;  // Taylor: the next term is below 6e-9
+  float y = 1.0f / 5040;                                   // Taylor: the next term is below 6e-9
   y = y * r + 1.0f / 720;
   y = y * r + 1.0f / 120;
   y = y * r + 1.0f / 24;
@@ -86,11 +86,12 @@ Status CheckRange(const char* name, float value, float low, float high, const ch
 Status ValidateSamplingOptions(const SamplingOptions& options) {
   constexpr float kMax = std::numeric_limits<float>::max();
   constexpr float kMin = std::numeric_limits<float>::min();
-  RETURN_IF_ERROR(CheckRange("temperature", options.temperature, 0, kMax, "a number of at least 0"));
+  RETURN_IF_ERROR(
+      CheckRange("temperature", options.temperature, 0, kMax, "a number of at least 0"));
   RETURN_IF_ERROR(CheckRange("top_p", options.top_p, 0, 1, "0 to 1"));
   RETURN_IF_ERROR(CheckRange("min_p", options.min_p, 0, 1, "0 to 1"));
-  RETURN_IF_ERROR(CheckRange("repetition_penalty", options.repetition_penalty, kMin, kMax,
-                             "a number above 0"));
+  RETURN_IF_ERROR(
+      CheckRange("repetition_penalty", options.repetition_penalty, kMin, kMax, "a number above 0"));
   if (options.repetition_window > kMaxRepetitionWindow) {
     return InvalidArgument("repetition_window is ", options.repetition_window, ", want at most ",
                            kMaxRepetitionWindow);
@@ -265,9 +266,8 @@ void Sampler::KeepMass(double total, bool sorted) {
   if (!sorted) {
     // All that are lighter than this weigh together less than what may be left out.
     const double negligible = (total - wanted) / static_cast<double>(candidates_.size());
-    std::erase_if(candidates_, [&](const TokenProbability& c) {
-      return c.probability < negligible;
-    });
+    std::erase_if(candidates_,
+                  [&](const TokenProbability& c) { return c.probability < negligible; });
   }
   double mass = 0;
   size_t kept = 0;
@@ -288,9 +288,8 @@ void Sampler::KeepMass(double total, bool sorted) {
 
 void Sampler::KeepMinP(bool sorted) {
   // The most probable token has weight 1.
-  std::erase_if(candidates_, [this](const TokenProbability& c) {
-    return c.probability < options_.min_p;
-  });
+  std::erase_if(candidates_,
+                [this](const TokenProbability& c) { return c.probability < options_.min_p; });
   if (!sorted) std::sort(candidates_.begin(), candidates_.end(), Better);
 }
 

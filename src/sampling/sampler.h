@@ -14,12 +14,12 @@ namespace nestling {
 
 // How the next token is chosen from the logits. The steps are applied in this order.
 struct SamplingOptions {
-  float repetition_penalty = 1.0f;    // > 0. Logits of recent tokens: l > 0 ? l / p : l * p. 1: off
-  uint32_t repetition_window = 64;    // recent tokens that the penalty looks at
-  float temperature = 1.0f;           // >= 0; 0: always the most probable token (greedy)
-  uint32_t top_k = 0;                 // keep the k most probable; 0: all
-  float top_p = 1.0f;                 // in [0, 1]: keep the smallest set of that mass; 1: all
-  float min_p = 0.0f;                 // in [0, 1]: of the most probable one's probability; 0: all
+  float repetition_penalty = 1.0f;  // > 0. Logits of recent tokens: l > 0 ? l / p : l * p. 1: off
+  uint32_t repetition_window = 64;  // recent tokens that the penalty looks at
+  float temperature = 1.0f;         // >= 0; 0: always the most probable token (greedy)
+  uint32_t top_k = 0;               // keep the k most probable; 0: all
+  float top_p = 1.0f;               // in [0, 1]: keep the smallest set of that mass; 1: all
+  float min_p = 0.0f;               // in [0, 1]: of the most probable one's probability; 0: all
   uint64_t seed = 0;
 };
 
@@ -36,8 +36,7 @@ struct TokenProbability {
 // vocabulary is not larger than reserved.
 class Sampler {
  public:
-  static Result<std::unique_ptr<Sampler>> Create(const SamplingOptions& options,
-                                                 size_t vocab_size);
+  static Result<std::unique_ptr<Sampler>> Create(const SamplingOptions& options, size_t vocab_size);
 
   // Starts again with other options: the seed's sequence from its beginning, no recent tokens. The
   // sampler is unchanged on error.

@@ -156,7 +156,8 @@ Status ParseTrainerSpec(std::string_view message, Settings& settings) {
     if (field.type != WireType::kVarint) continue;
     if (field.number == kTrainerModelType) settings.model_type = field.value;
     if (field.number == kTrainerByteFallback) settings.byte_fallback = field.value != 0;
-    if (field.number == kTrainerWhitespaceAsSuffix) settings.whitespace_as_suffix = field.value != 0;
+    if (field.number == kTrainerWhitespaceAsSuffix)
+      settings.whitespace_as_suffix = field.value != 0;
   }
   return reader.ok() ? OkStatus() : Malformed("trainer_spec");
 }

@@ -21,8 +21,8 @@ namespace {
 
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
 
-// Longer texts are encoded in blocks of at least this size, to bound SentencePiece's memory. A block
-// ends where no piece of the vocabulary can reach across, so that this changes nothing.
+// Longer texts are encoded in blocks of at least this size, to bound SentencePiece's memory. A
+// block ends where no piece of the vocabulary can reach across, so that this changes nothing.
 constexpr size_t kBlockBytes = 4096;
 
 struct SpecialName {
@@ -162,7 +162,8 @@ Result<std::vector<int32_t>> Tokenizer::EncodeSegments(std::span<const PromptSeg
   }
   std::vector<int32_t> ids;
   if (add_bos) ids.push_back(special_.bos);
-  std::string ordinary;  // text since the last special token, from one segment or several
+  bool at_own_bos = add_bos;  // nothing but the <bos> that we added: the text's own one is the same
+  std::string ordinary;       // text since the last special token, from one segment or several
   for (size_t i = 0; i < segments.size(); ++i) {
     const std::string_view text = segments[i].text;
     const size_t invalid = FindInvalidUtf8(text);
@@ -184,8 +185,8 @@ Result<std::vector<int32_t>> Tokenizer::EncodeSegments(std::span<const PromptSeg
       ordinary.append(text.substr(copied, at - copied));
       RETURN_IF_ERROR(EncodeOrdinary(ordinary, ids));
       ordinary.clear();
-      const bool is_second_bos = add_bos && special->id == special_.bos && ids.size() == 1;
-      if (!is_second_bos) ids.push_back(special->id);
+      if (!at_own_bos || ids.size() > 1 || special->id != special_.bos) ids.push_back(special->id);
+      at_own_bos = false;
       at += special->text.size();
       copied = at;
     }
@@ -229,11 +230,13 @@ Status Tokenizer::EncodeOrdinary(std::string_view text, std::vector<int32_t>& id
     const std::string_view block = text.substr(0, BlockSize(text));
     text.remove_prefix(block.size());
     if (block.size() > kMaxWordBytes) {
-      return InvalidArgument("text: ", block.size(), " bytes without a space or a newline where it ",
+      return InvalidArgument("text: ", block.size(),
+                             " bytes without a space or a newline where it ",
                              "could be divided, want at most ", kMaxWordBytes);
     }
-    RETURN_IF_ERROR(
-        Shielded([&] { return processor_->Encode({block.data(), block.size()}, &pieces); }));
+    RETURN_IF_ERROR(Shielded([&] {
+      return processor_->Encode({block.data(), block.size()}, &pieces);
+    }));
     for (const int id : pieces) {
       // A well-made vocabulary cannot do this; a hostile one, with the same text as a control and
       // as an ordinary piece, could let a user's text begin a turn.

@@ -86,7 +86,8 @@ std::string_view StripWhitespace(std::string_view text) {
   }
   while (!text.empty()) {
     size_t start = text.size() - 1;  // of the last character: at most 3 continuation bytes back
-    while (start > 0 && text.size() - start < 4 && (static_cast<uint8_t>(text[start]) & 0xC0) == 0x80) {
+    while (start > 0 && text.size() - start < 4 &&
+           (static_cast<uint8_t>(text[start]) & 0xC0) == 0x80) {
       --start;
     }
     const Utf8Unit unit = NextUtf8(text.substr(start));
