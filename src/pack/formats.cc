@@ -30,6 +30,10 @@ bool IsBlocked(uint64_t size) { return size % kBlockSize == 0; }
 }  // namespace
 
 Status CheckFormatOptions(const FormatOptions& options) {
+  if (options.quant == DType::kF16 || options.quant == DType::kBF16) {
+    return Unsupported("decoder format ", DTypeName(options.quant),
+                       ", want f32, q8c, q4c or q4b32");
+  }
   if (IsUnquantised(TowerFormat(options))) return OkStatus();
   return Unsupported("tower format ", DTypeName(TowerFormat(options)), ", want f32, f16 or bf16");
 }

@@ -15,13 +15,13 @@ namespace nestling {
 
 // The formats that a user asks for; what he leaves out follows from `quant`.
 struct FormatOptions {
-  DType quant = DType::kQ4B32;
+  DType quant = DType::kQ4B32;       // of the decoder's matrices: f32, q8c, q4c, q4b32
   std::optional<DType> ple_quant;    // of the PLE table; default: quant
   std::optional<DType> embed_quant;  // of embed_tokens; default: quant
   std::optional<DType> tower_quant;  // f32, f16, bf16; default: f32 if quant is, else bf16
 };
 
-// kUnsupported: towers are not quantised.
+// kUnsupported for a format that the decoder or the towers cannot have.
 Status CheckFormatOptions(const FormatOptions& options);
 
 // The format of one tensor of the text decoder: the wanted one, or the best that can hold it.

@@ -122,19 +122,6 @@ Result<std::vector<std::byte>> ReadTokenizer(const std::string& folder,
   return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
-// Room for everything in the header but the tensor directory.
-uint64_t FieldsBytes(const HeaderFields& fields) {
-  uint64_t bytes = ContainerWriter::kDefaultFieldsBytes + fields.chat_template.size();
-  for (const TowerConfig* tower : {&fields.vision, &fields.audio}) {
-    bytes += tower->config_json.size() + tower->preprocessor_json.size();
-  }
-  for (const SliceConfig& slice : fields.slices) {
-    bytes += 256 + slice.name.size() + slice.description.size() +
-             4 * (slice.ffn.size() + slice.skip_layers.size());
-  }
-  return bytes;
-}
-
 // The header of the sub-model `slice` of `whole`.
 HeaderFields SliceFields(const HeaderFields& whole, const SliceConfig& slice) {
   HeaderFields fields = whole;
@@ -144,6 +131,20 @@ HeaderFields SliceFields(const HeaderFields& whole, const SliceConfig& slice) {
 }
 
 }  // namespace
+
+uint64_t HeaderFieldsBytes(const HeaderFields& fields) {
+  uint64_t bytes = (8 << 10) + fields.chat_template.size();
+  for (const TowerConfig* tower : {&fields.vision, &fields.audio}) {
+    bytes += tower->config_json.size() + tower->preprocessor_json.size();
+  }
+  // Tables, their offsets and alignment take less than the constants here.
+  for (const LayerConfig& layer : fields.text.layers) bytes += 64 + 4 * layer.shell_ends.size();
+  for (const SliceConfig& slice : fields.slices) {
+    bytes += 256 + slice.name.size() + slice.description.size() +
+             4 * (slice.ffn.size() + slice.skip_layers.size());
+  }
+  return bytes + 4 * fields.generation.stop_tokens.size();
+}
 
 Status Pack(const PackOptions& options, const ProgressCallback& progress,
             const WarningCallback& warn) {
@@ -188,7 +189,7 @@ Status Pack(const PackOptions& options, const ProgressCallback& progress,
   ASSIGN_OR_RETURN(const auto writer, ContainerWriter::Create(options.output));
   for (const PackedTensor& tensor : planned) RETURN_IF_ERROR(writer->Declare(tensor.plan));
   if (!tokenizer.empty()) RETURN_IF_ERROR(writer->DeclareTokenizer(std::move(tokenizer)));
-  RETURN_IF_ERROR(writer->Layout(FieldsBytes(fields)));
+  RETURN_IF_ERROR(writer->Layout(HeaderFieldsBytes(fields)));
   uint64_t done = 0;
   const auto written = [&](uint64_t bytes) {
     done += bytes;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "container/header_fields.h"
 #include "pack/formats.h"
 #include "pack/hf_config.h"
 
@@ -26,6 +27,9 @@ struct PackOptions {
 // Bytes of the container written so far, and all of them. Called from several threads, one at a
 // time.
 using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
+
+// An upper bound of what `fields` take in a header, for ContainerWriter::Layout.
+uint64_t HeaderFieldsBytes(const HeaderFields& fields);
 
 // Converts a checkpoint to a .nest container. Everything is checked (configuration, names, shapes,
 // slices) before anything is written. Memory does not depend on the model: each thread holds one
