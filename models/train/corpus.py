@@ -3,7 +3,7 @@
 
     corpus.py --out FILE --count N --seed S [--heldout]
 
-One conversation is a list of turns in Gemma's chat format; conversations are separated by a NUL character in the file.
+One conversation is a list of turns in Gemma's chat format; each begins with <bos> in the file.
 Whether a combination (two numbers, a noun with its adjective, the hero and the object of a story, ...) belongs to the
 training text or to the held-out text depends on a checksum of the combination alone, so the two never share one.
 """
@@ -616,7 +616,8 @@ def main():
     a = ap.parse_args()
     w = World(a.seed, a.heldout)
     with open(a.out, "w", encoding="utf-8") as f:
-        f.write("\0".join(w.conversation() for _ in range(a.count)))
+        for _ in range(a.count):
+            f.write("<bos>" + w.conversation())
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main():
     ap.add_argument("--row", type=int, default=512)
     a = ap.parse_args()
     sp = spm.SentencePieceProcessor(model_file=a.tokenizer)
-    ids, seg, weight = pack(sp, open(a.corpus, encoding="utf-8").read().split("\0"), a.row)
+    ids, seg, weight = pack(sp, open(a.corpus, encoding="utf-8").read().split("<bos>")[1:], a.row)
     np.savez(a.out, ids=ids, seg=seg, weight=weight)
     used = int((seg >= 0).sum())
     print(f"{len(ids)} rows, {used} tokens, filled {used / seg.size:.3f}, answers {(weight == 1).sum() / used:.3f}")

@@ -304,7 +304,7 @@ def slices(c):
     every = list(range(c.layers))
     some = [i for i in every if i not in c.skip]
     result = {}
-    for w in sorted(c.widths, reverse=True):
-        result[f"w{w}"] = (every, [w] * len(every))
-        result[f"w{w}-skip"] = (some, [w] * len(some))
+    for name, width in zip(("full", "half", "quarter"), sorted(c.widths, reverse=True)):
+        result[name] = (every, [width] * len(every))
+        result[name + "-shallow"] = (some, [width] * len(some))
     return result

@@ -15,7 +15,7 @@ a = ap.parse_args()
 
 text = open(a.corpus, encoding="utf-8").read()
 lines = []
-for conversation in text.split("\0"):
+for conversation in text.split("<bos>"):
     for line in conversation.replace("<end_of_turn>", "\n").replace("<start_of_turn>", "\n").split("\n"):
         if line and line not in ("user", "model"):
             lines.append(line)
