@@ -4,10 +4,11 @@
 # Builds the pinned sources of versions.txt once, as static, position-independent archives, into a cache
 # outside the checkout: ${NESTLING_CACHE:-${XDG_CACHE_HOME:-~/.cache}/nestling}.
 #
-#   third_party/build.sh [--only GROUP,...] [--print] [--toolchain FILE] [-DNAME=VALUE]...
+#   third_party/build.sh [--only GROUP,...] [--print] [--tsan] [--toolchain FILE] [-DNAME=VALUE]...
 #
-#   --only       build these groups (default: all): xnnpack, flatbuffers, sentencepiece
-#   --print      print "<group>=<install prefix>" for each group, and "flatc=<path>"
+#   --only       build these groups (default: all): xnnpack, pthreadpool, flatbuffers, sentencepiece
+#   --print      print "<group>=<install prefix>" for each group
+#   --tsan       instrument pthreadpool: a thread sanitizer that does not see its hand-over reports races that are none
 #   --toolchain  CMake toolchain file for cross-compiling; -D goes to CMake with it
 #
 # Environment: NESTLING_CACHE, NESTLING_JOBS (default: all cores), CC, CXX.
@@ -21,65 +22,73 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 pins=$here/versions.txt
 cache=${NESTLING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nestling}
 
-groups=(xnnpack flatbuffers sentencepiece)
+groups=(xnnpack pthreadpool flatbuffers sentencepiece)
 declare -A sources=(
-  [xnnpack]="xnnpack pthreadpool cpuinfo fxdiv fp16"
+  [xnnpack]="xnnpack pthreadpool cpuinfo fxdiv"
+  [pthreadpool]="pthreadpool fxdiv"
   [flatbuffers]="flatbuffers"
   [sentencepiece]="sentencepiece"
 )
+toolchain=''
 toolchain_args=()
+sanitizer_flags=''
 
 say() { printf 'third_party: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
 # ---- Recipes. $1: the folder with the unpacked sources, by name. $2: build folder. $3: install prefix. ----
 
-configure() {  # configure SOURCE BUILD ARGS...
+configure() {  # configure SOURCE BUILD ARGS..., with c_flags and cxx_flags from the caller
   local source=$1 build=$2
   shift 2
   # The prefix map keeps the build folder out of __FILE__, so that archives do not depend on where they were built.
-  local flags="-ffile-prefix-map=$source=${source##*/}"
+  # Sections, so that an app linked with --gc-sections carries only what it uses.
+  local flags="-ffile-prefix-map=$source=${source##*/} -ffunction-sections -fdata-sections"
   cmake -S "$source" -B "$build" -G Ninja -Wno-dev \
     -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
     -DCMAKE_C_VISIBILITY_PRESET=hidden -DCMAKE_CXX_VISIBILITY_PRESET=hidden \
     -DCMAKE_VISIBILITY_INLINES_HIDDEN=ON \
-    -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" \
+    -DCMAKE_C_FLAGS="$flags ${c_flags:-}" -DCMAKE_CXX_FLAGS="$flags ${cxx_flags:-}" \
     -DCMAKE_C_FLAGS_RELEASE="-O2 -DNDEBUG" -DCMAKE_CXX_FLAGS_RELEASE="-O2 -DNDEBUG" \
     "${toolchain_args[@]}" "$@"
 }
 
-recipe_xnnpack() {
+recipe_xnnpack() {  # its own copy of pthreadpool is for its headers; the archive is the next recipe's
   local src=$1 build=$2 prefix=$3
   configure "$src/xnnpack" "$build" \
     -DXNNPACK_LIBRARY_TYPE=static -DXNNPACK_BUILD_TESTS=OFF -DXNNPACK_BUILD_BENCHMARKS=OFF \
     -DXNNPACK_BUILD_ALL_MICROKERNELS=OFF -DXNNPACK_ENABLE_KLEIDIAI=OFF \
     -DCPUINFO_SOURCE_DIR="$src/cpuinfo" -DPTHREADPOOL_SOURCE_DIR="$src/pthreadpool" \
-    -DFXDIV_SOURCE_DIR="$src/fxdiv" -DFP16_SOURCE_DIR="$src/fp16" \
-    -DCPUINFO_BUILD_TOOLS=OFF -DPTHREADPOOL_LIBRARY_TYPE=static -DCPUINFO_LIBRARY_TYPE=static
-  cmake --build "$build" --parallel "$jobs" --target XNNPACK microkernels-prod pthreadpool cpuinfo
-  copy_files "$prefix/lib" "$build"/{libXNNPACK.a,libmicrokernels-prod.a} \
-    "$build"/{pthreadpool/libpthreadpool.a,cpuinfo/libcpuinfo.a}
-  copy_files "$prefix/include" "$src"/xnnpack/include/xnnpack.h "$src"/pthreadpool/include/pthreadpool.h \
-    "$src"/cpuinfo/include/cpuinfo.h "$src"/fp16/include/* "$src"/fxdiv/include/fxdiv.h
+    -DFXDIV_SOURCE_DIR="$src/fxdiv" -DCPUINFO_BUILD_TOOLS=OFF \
+    -DPTHREADPOOL_LIBRARY_TYPE=static -DCPUINFO_LIBRARY_TYPE=static
+  cmake --build "$build" --parallel "$jobs" --target XNNPACK microkernels-prod cpuinfo
+  copy_files "$prefix/lib" "$build"/{libXNNPACK.a,libmicrokernels-prod.a,cpuinfo/libcpuinfo.a}
+  copy_files "$prefix/include" "$src"/xnnpack/include/xnnpack.h "$src"/cpuinfo/include/cpuinfo.h
 }
 
-recipe_flatbuffers() {
+recipe_pthreadpool() {
   local src=$1 build=$2 prefix=$3
-  configure "$src/flatbuffers" "$build" -DFLATBUFFERS_BUILD_TESTS=OFF -DFLATBUFFERS_INSTALL=OFF
-  local target=flatc
-  if ((${#toolchain_args[@]})); then target=; fi  # a cross-built flatc cannot run here
-  cmake --build "$build" --parallel "$jobs" --target flatbuffers $target
-  copy_files "$prefix/lib" "$build/libflatbuffers.a"
+  c_flags=$sanitizer_flags configure "$src/pthreadpool" "$build" -DPTHREADPOOL_LIBRARY_TYPE=static \
+    -DPTHREADPOOL_BUILD_TESTS=OFF -DPTHREADPOOL_BUILD_BENCHMARKS=OFF -DFXDIV_SOURCE_DIR="$src/fxdiv"
+  cmake --build "$build" --parallel "$jobs" --target pthreadpool
+  copy_files "$prefix/lib" "$build/libpthreadpool.a"
+  copy_files "$prefix/include" "$src/pthreadpool/include/pthreadpool.h"
+}
+
+recipe_flatbuffers() {  # headers, and flatc: a build tool that runs for milliseconds, so not optimised
+  local src=$1 build=$2 prefix=$3
+  configure "$src/flatbuffers" "$build" -DFLATBUFFERS_BUILD_TESTS=OFF -DFLATBUFFERS_INSTALL=OFF \
+    -DFLATBUFFERS_BUILD_FLATLIB=OFF -DCMAKE_CXX_FLAGS_RELEASE="-O0 -DNDEBUG"
+  cmake --build "$build" --parallel "$jobs" --target flatc
+  copy_files "$prefix/bin" "$build/flatc"
   copy_files "$prefix/include" "$src/flatbuffers/include/flatbuffers"
-  if [[ $target ]]; then copy_files "$prefix/bin" "$build/flatc"; fi
 }
 
 recipe_sentencepiece() {
   local src=$1 build=$2 prefix=$3
   # 0.1.97 relies on headers that include <cstdint> by accident; newer compilers do not.
-  configure "$src/sentencepiece" "$build" -DSPM_ENABLE_SHARED=OFF -DSPM_USE_BUILTIN_PROTOBUF=ON \
-    -DSPM_ENABLE_TCMALLOC=OFF -DCMAKE_CXX_FLAGS="-include cstdint -ffile-prefix-map=$src/=" \
-    -DCMAKE_POLICY_VERSION_MINIMUM=3.5
+  cxx_flags="-include cstdint" configure "$src/sentencepiece" "$build" -DSPM_ENABLE_SHARED=OFF \
+    -DSPM_USE_BUILTIN_PROTOBUF=ON -DSPM_ENABLE_TCMALLOC=OFF -DCMAKE_POLICY_VERSION_MINIMUM=3.5
   cmake --build "$build" --parallel "$jobs" --target sentencepiece-static sentencepiece_train-static
   copy_files "$prefix/lib" "$build"/src/libsentencepiece.a "$build"/src/libsentencepiece_train.a
   copy_files "$prefix/include" "$src"/sentencepiece/src/sentencepiece_{processor,trainer}.h
@@ -102,6 +111,7 @@ pin() {  # pin NAME: sets version, archive, sha256, git_url, git_commit
 }
 
 compiler_id() {  # the first word is the name it was called by: cc or gcc, the same compiler
+  command -v "$1" >/dev/null || die "no compiler $1 (scripts/setup.sh installs one)"
   "$1" --version | sed -n '1s/^[^ ]* //p'
   "$1" -dumpmachine
 }
@@ -114,7 +124,7 @@ key_text() {  # key_text GROUP
     echo "$name $version $sha256"
   done
   declare -f configure copy_files "recipe_$1"
-  printf '%s\n' "${toolchain_args[@]}"
+  printf '%s\n' "$sanitizer_flags" "${toolchain_args[@]}"
   if [[ $toolchain ]]; then
     cat "$toolchain"
   else
@@ -187,7 +197,7 @@ unpack() {  # unpack NAME FOLDER: the sources of NAME, checked, without the arch
 # ---- Building ----
 
 build_group() {  # build_group GROUP PREFIX
-  local group=$1 prefix=$2 name status start=$SECONDS
+  local group=$1 prefix=$2 name part status start=$SECONDS
   local work=$cache/work/${prefix##*/}
   mkdir -p "$cache/work"
   exec {lock}>"$work.lock"
@@ -201,7 +211,10 @@ build_group() {  # build_group GROUP PREFIX
     mkdir -p "$work/src" "$work/out/licenses"
     for name in ${sources[$group]}; do
       unpack "$name" "$work/src/$name"
-      cp "$work/src/$name/LICENSE"* "$work/out/licenses/$name"
+      cp "$work/src/$name/LICENSE" "$work/out/licenses/$name"
+      for part in "$work/src/$name"/third_party/*/LICENSE; do  # what it carries inside itself
+        if [[ -f $part ]]; then cp "$part" "$work/out/licenses/$name-$(basename "${part%/LICENSE}")"; fi
+      done
     done
     set +e  # `recipe || ...` would switch errexit off within the recipe
     (set -e; "recipe_$group" "$work/src" "$work/build" "$work/out") >"$work.log" 2>&1
@@ -218,14 +231,22 @@ build_group() {  # build_group GROUP PREFIX
   exec {lock}>&-
 }
 
+provide() {  # provide GROUP: builds it if need be, prints its prefix
+  local key prefix
+  key=$(key_text "$1" | sha256sum)
+  prefix=$cache/$1-${key:0:16}
+  [[ -d $prefix ]] || build_group "$1" "$prefix"
+  echo "$prefix"
+}
+
 main() {
-  local only=("${groups[@]}") print='' group key prefix
-  toolchain=
+  local only=("${groups[@]}") group prefix print='' tsan=''
   jobs=${NESTLING_JOBS:-$(nproc)}
   while (($#)); do
     case $1 in
       --only) IFS=, read -ra only <<<"$2"; shift ;;
       --print) print=1 ;;
+      --tsan) tsan=1 ;;
       --toolchain)
         toolchain=$2
         toolchain_args+=(-DCMAKE_TOOLCHAIN_FILE="$2")
@@ -237,18 +258,12 @@ main() {
   done
   for group in "${only[@]}"; do
     [[ ${sources[$group]-} ]] || die "unknown group $group; there are: ${groups[*]}"
-    key=$(key_text "$group" | sha256sum)
-    prefix=$cache/$group-${key:0:16}
-    [[ -d $prefix ]] || build_group "$group" "$prefix"
-    if [[ ! $print ]]; then continue; fi
-    echo "$group=$prefix"
-    if [[ $group == flatbuffers ]]; then
-      if ((${#toolchain_args[@]})); then
-        env -u CC -u CXX "${BASH_SOURCE[0]}" --only flatbuffers --print | grep '^flatc='
-      else
-        echo "flatc=$prefix/bin/flatc"
-      fi
-    fi
+    prefix=$(
+      if [[ $group == pthreadpool && $tsan ]]; then sanitizer_flags="-fsanitize=thread -g"; fi
+      if [[ $group == flatbuffers ]]; then toolchain='' toolchain_args=(); fi  # flatc runs on this machine
+      provide "$group"
+    )
+    if [[ $print ]]; then echo "$group=$prefix"; fi
   done
 }
 

@@ -29,7 +29,8 @@ endfunction()
 
 # ---- System packages instead of pinned sources, one group at a time ----
 
-set(nestling_groups xnnpack flatbuffers sentencepiece)
+set(NESTLING_LICENSE_DIRS)  # folders with the licence texts of what is linked in
+set(nestling_groups xnnpack pthreadpool flatbuffers sentencepiece)
 if(NESTLING_SYSTEM_DEPS)
   include("${CMAKE_CURRENT_LIST_DIR}/system.cmake")
 endif()
@@ -39,6 +40,9 @@ endif()
 if(nestling_groups)
   list(JOIN nestling_groups "," nestling_group_list)
   set(nestling_build_args --print --only ${nestling_group_list})
+  if(NESTLING_SANITIZE MATCHES "thread")
+    list(APPEND nestling_build_args --tsan)
+  endif()
   if(CMAKE_CROSSCOMPILING)
     list(APPEND nestling_build_args --toolchain "${CMAKE_TOOLCHAIN_FILE}")
     foreach(name ANDROID_ABI ANDROID_PLATFORM ANDROID_STL)
@@ -59,29 +63,33 @@ if(nestling_groups)
     message(FATAL_ERROR "third_party/build.sh failed; its messages are above")
   endif()
   string(REPLACE "\n" ";" nestling_prefixes "${nestling_prefixes}")
-  foreach(line IN LISTS nestling_prefixes)  # <group>=<prefix>, flatc=<path>
+  foreach(line IN LISTS nestling_prefixes)  # <group>=<prefix>
     if(line MATCHES "^([a-z]+)=(.+)$")
       set(nestling_prefix_${CMAKE_MATCH_1} "${CMAKE_MATCH_2}")
     endif()
   endforeach()
 endif()
 
+if("pthreadpool" IN_LIST nestling_groups)
+  set(root "${nestling_prefix_pthreadpool}")
+  nestling_imported(pthreadpool INCLUDE "${root}/include" LIBRARY "${root}/lib/libpthreadpool.a"
+    USES Threads::Threads)
+  list(APPEND NESTLING_LICENSE_DIRS "${root}/licenses")
+endif()
+
 if("xnnpack" IN_LIST nestling_groups)
   set(root "${nestling_prefix_xnnpack}")
   nestling_imported(cpuinfo INCLUDE "${root}/include" LIBRARY "${root}/lib/libcpuinfo.a" USES Threads::Threads)
-  nestling_imported(pthreadpool INCLUDE "${root}/include" LIBRARY "${root}/lib/libpthreadpool.a"
-    USES Threads::Threads)
-  # The two archives of XNNPACK refer to each other: kernels <-> operators.
   nestling_imported(xnnpack_kernels LIBRARY "${root}/lib/libmicrokernels-prod.a")
   nestling_imported(xnnpack INCLUDE "${root}/include" LIBRARY "${root}/lib/libXNNPACK.a"
     USES nestling_deps::xnnpack_kernels nestling_deps::pthreadpool nestling_deps::cpuinfo m)
-  set(NESTLING_LICENSE_DIRS "${root}/licenses")
+  list(APPEND NESTLING_LICENSE_DIRS "${root}/licenses")
 endif()
 
 if("flatbuffers" IN_LIST nestling_groups)
   set(root "${nestling_prefix_flatbuffers}")
-  nestling_imported(flatbuffers INCLUDE "${root}/include" LIBRARY "${root}/lib/libflatbuffers.a")
-  set(NESTLING_FLATC "${nestling_prefix_flatc}")  # runs on the build machine
+  nestling_imported(flatbuffers INCLUDE "${root}/include")  # header-only: builder, verifier and accessors are
+  set(NESTLING_FLATC "${root}/bin/flatc")
   list(APPEND NESTLING_LICENSE_DIRS "${root}/licenses")
 endif()
 

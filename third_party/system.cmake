@@ -41,19 +41,18 @@ if(xnnpack_include AND xnnpack_library AND pthreadpool_library AND cpuinfo_libra
     endif()
     nestling_imported(xnnpack LIBRARY "${xnnpack_library}"
       USES ${kernels} nestling_deps::pthreadpool nestling_deps::cpuinfo m)
-    list(REMOVE_ITEM nestling_groups xnnpack)
+    list(REMOVE_ITEM nestling_groups xnnpack pthreadpool)
   endif()
 endif()
 
 # The generated header insists on the very version of the headers that flatc belongs to.
 find_program(flatc flatc NO_CACHE)
 find_path(flatbuffers_include flatbuffers/flatbuffers.h NO_CACHE)
-find_library(flatbuffers_library NAMES libflatbuffers.a flatbuffers NO_CACHE)
-if(flatc AND flatbuffers_include AND flatbuffers_library)
+if(flatc AND flatbuffers_include)
   execute_process(COMMAND "${flatc}" --version OUTPUT_VARIABLE flatc_version OUTPUT_STRIP_TRAILING_WHITESPACE)
   string(REGEX MATCH "[0-9]+[0-9.]*" flatc_version "${flatc_version}")
   if(flatc_version VERSION_GREATER_EQUAL 23.5.26)
-    nestling_imported(flatbuffers LIBRARY "${flatbuffers_library}")
+    nestling_imported(flatbuffers)
     set(NESTLING_FLATC "${flatc}")
     list(REMOVE_ITEM nestling_groups flatbuffers)
   endif()
