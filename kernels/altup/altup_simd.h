@@ -32,7 +32,7 @@ void RouterPass(const float* x, const float* norm_w, const float* router, float*
     }
   });
   const float scale = InverseRms(SumLanes(squares), d, eps) / static_cast<float>(d);
-  float sums[kMax];
+  float sums[kMax > kLanes ? kMax : kLanes] = {};
   for (size_t k = 0; k < n; ++k) sums[k] = SumLanes(dots[k]) * scale;
   ForVectors(
       n, [&](size_t k, auto lanes) { Store(modalities + k, Tanh(Load(sums + k, lanes)), lanes); });
