@@ -4,6 +4,9 @@
 // that decode meets once are in the cache here; attention at 4096 keys reads 4 MiB of f16.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <random>
 #include <span>
 #include <string>
