@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pack/formats.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/tiny_model.h"
+
+namespace nestling {
+namespace {
+
+TensorSpec Spec(Layout layout, std::vector<uint64_t> shape, bool keep_f32 = false,
+                bool sensitive = false, SectionKind section = SectionKind::kText) {
+  return {.name = "x",
+          .section = section,
+          .layout = layout,
+          .shape = std::move(shape),
+          .keep_f32 = keep_f32,
+          .sensitive = sensitive,
+          .num_shells = 1};
+}
+
+DType Format(const TensorSpec& spec, DType quant, std::vector<uint32_t> shells = {}) {
+  FormatOptions options;
+  options.quant = quant;
+  return FormatFor(spec, shells, options);
+}
+
+TEST(FormatsTest, MatricesGetTheWantedFormat) {
+  const TensorSpec spec = Spec(Layout::kRowMajor, {8, 64});
+  for (const DType dtype : {DType::kF32, DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
+    EXPECT_EQ(Format(spec, dtype), dtype);
+  }
+}
+
+TEST(FormatsTest, DelicateTensorsKeepTheirPrecision) {
+  const TensorSpec norm = Spec(Layout::kRowMajor, {64}, /*keep_f32=*/true);
+  const TensorSpec altup = Spec(Layout::kRowMajor, {64, 64}, false, /*sensitive=*/true);
+  for (const DType dtype : {DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
+    EXPECT_EQ(Format(norm, dtype), DType::kF32);
+    EXPECT_EQ(Format(altup, dtype), DType::kQ8C);
+  }
+  EXPECT_EQ(Format(altup, DType::kF32), DType::kF32);
+}
+
+TEST(FormatsTest, WhatDoesNotFitIntoBlocksGetsEightBits) {
+  EXPECT_EQ(Format(Spec(Layout::kRowMajor, {8, 80}), DType::kQ4B32), DType::kQ8C);
+  EXPECT_EQ(Format(Spec(Layout::kRowMajor, {8, 80}), DType::kQ4C), DType::kQ4C);
+  EXPECT_EQ(Format(Spec(Layout::kRowMajor, {8, 81}), DType::kQ4C), DType::kQ8C);
+  EXPECT_EQ(Format(Spec(Layout::kPleRows, {8, 3, 16}), DType::kQ4B32), DType::kQ8C);
+  EXPECT_EQ(Format(Spec(Layout::kPleRows, {8, 3, 32}), DType::kQ4B32), DType::kQ4B32);
+  EXPECT_EQ(Format(Spec(Layout::kPleRows, {8, 3, 15}), DType::kQ4C), DType::kQ8C);
+}
+
+TEST(FormatsTest, BlocksOfADownProjectionDoNotCrossShells) {
+  const TensorSpec down = Spec(Layout::kTransposed, {64, 192});
+  EXPECT_EQ(Format(down, DType::kQ4B32, {96, 192}), DType::kQ4B32);
+  EXPECT_EQ(Format(down, DType::kQ4B32, {96, 120, 192}), DType::kQ8C);
+  EXPECT_EQ(Format(down, DType::kQ4C, {96, 120, 192}), DType::kQ4C);
+  EXPECT_EQ(Format(Spec(Layout::kTransposed, {63, 64}), DType::kQ4C, {64}), DType::kQ8C);
+}
+
+TEST(FormatsTest, TableEmbeddingAndTowersHaveTheirOwn) {
+  FormatOptions options;
+  const TensorSpec ple = Spec(Layout::kPleRows, {8, 3, 32}, false, false, SectionKind::kPle);
+  const TensorSpec embed = Spec(Layout::kRowMajor, {8, 64}, false, false, SectionKind::kEmbed);
+  EXPECT_EQ(FormatFor(ple, {}, options), DType::kQ4B32);
+  EXPECT_EQ(FormatFor(embed, {}, options), DType::kQ4B32);
+  options.ple_quant = DType::kBF16;
+  options.embed_quant = DType::kQ8C;
+  EXPECT_EQ(FormatFor(ple, {}, options), DType::kBF16);
+  EXPECT_EQ(FormatFor(embed, {}, options), DType::kQ8C);
+  const std::vector<uint64_t> matrix = {8, 8};
+  const std::vector<uint64_t> vector = {8};
+  EXPECT_EQ(TowerFormatFor(matrix, options), DType::kBF16);
+  EXPECT_EQ(TowerFormatFor(vector, options), DType::kF32);
+  EXPECT_EQ(DescribeFormats(options), "q4b32, ple bf16, embed q8c, towers bf16");
+}
+
+TEST(FormatsTest, RefusesFormatsThatNothingCanRun) {
+  FormatOptions options;
+  EXPECT_TRUE(CheckFormatOptions(options).ok());
+  options.tower_quant = DType::kQ8C;
+  EXPECT_EQ(CheckFormatOptions(options).code(), StatusCode::kUnsupported);
+  options.tower_quant = DType::kF16;
+  EXPECT_TRUE(CheckFormatOptions(options).ok());
+  options.quant = DType::kBF16;
+  EXPECT_EQ(CheckFormatOptions(options).code(), StatusCode::kUnsupported);
+}
+
+TEST(FormatsTest, FindsTheLayerInAName) {
+  EXPECT_EQ(LayerOfTensor("layers.12.mlp.down_proj"), 12u);
+  EXPECT_EQ(LayerOfTensor("norm"), std::nullopt);
+  EXPECT_EQ(LayerOfTensor("layers.x.norm"), std::nullopt);
+  EXPECT_EQ(LayerOfTensor("layers.12"), std::nullopt);
+  EXPECT_EQ(LayerOfTensor("layers.99999999999.norm"), std::nullopt);
+}
+
+// Whatever the sizes, the writer must be able to hold what was chosen.
+TEST(FormatsTest, EveryChoiceCanBeStored) {
+  testing::TinyModelOptions tiny;
+  for (const uint32_t hidden : {63u, 64u, 66u}) {
+    for (const uint32_t ple_dim : {15u, 16u, 32u}) {
+      for (const auto& shells : {std::vector<uint32_t>{64, 128}, std::vector<uint32_t>{50, 77}}) {
+        tiny.hidden_size = hidden;
+        tiny.ple_dim = ple_dim;
+        tiny.shell_ends = shells;
+        const TextConfig text = testing::TinyTextConfig(tiny);
+        for (const DType quant : {DType::kF32, DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
+          FormatOptions options;
+          options.quant = quant;
+          for (const TensorSpec& spec : TextTensors(text)) {
+            const DType dtype = FormatFor(spec, ShellsOf(spec, text), options);
+            EXPECT_TRUE(
+                ComputeStorageSize(dtype, spec.layout, spec.shape, spec.num_shells).ok())
+                << spec.name << ' ' << DTypeName(dtype);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nestling
