@@ -128,9 +128,9 @@ class EncodePromptTest : public testing::Test {
   std::string Show(const std::vector<int32_t>& ids) const {
     std::string out;
     for (const int32_t id : ids) {
-      std::string text = *tokenizer_->Decode({&id, 1}, {});
-      for (size_t at; (at = text.find('\n')) != std::string::npos;) text.replace(at, 1, "\\n");
-      out += (out.empty() ? "" : " ") + text;
+      const std::string text = *tokenizer_->Decode({&id, 1}, {});
+      if (!out.empty()) out += ' ';
+      out += Replace(text, "\n", "\\n");
     }
     return out;
   }

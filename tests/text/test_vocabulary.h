@@ -119,4 +119,14 @@ inline std::string RandomText(std::mt19937& random, size_t bytes) {
   return text;
 }
 
+// `text` with every `from` written as `to`.
+inline std::string Replace(std::string_view text, std::string_view from, std::string_view to) {
+  std::string out;
+  for (size_t at; (at = text.find(from)) != std::string_view::npos;) {
+    out.append(text.substr(0, at)).append(to);
+    text.remove_prefix(at + from.size());
+  }
+  return out.append(text);
+}
+
 }  // namespace nestling
