@@ -78,6 +78,7 @@ class ContainerReader {
 // Reads every section and compares its checksum; `progress(done, total)` counts bytes
 // and may be empty.
 // kBadModel names the first damaged section.
-Status VerifyContainer(const ContainerReader& reader, FunctionRef<void(uint64_t, uint64_t)> progress);
+Status VerifyContainer(const ContainerReader& reader,
+                       FunctionRef<void(uint64_t, uint64_t)> progress);
 
 }  // namespace nestling
