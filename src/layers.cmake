@@ -4,7 +4,8 @@
 
 add_library(nestling_options INTERFACE)
 target_compile_options(nestling_options INTERFACE
-  -Wall -Wextra -Wshadow -Wnon-virtual-dtor $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>)
+  -Wall -Wextra -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+  $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>)
 if(NESTLING_SANITIZE)
   target_compile_options(nestling_options INTERFACE
     -fsanitize=${NESTLING_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

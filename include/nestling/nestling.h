@@ -21,8 +21,8 @@
  *           from any thread. A session is one conversation: one thread at a time. Sessions never
  *           affect each other. Handles are opaque.
  * Status    Everything that can fail returns a nestling_status. Results come through `out_`
- *           arguments, which are written on success only. nestling_last_error() has the words.
- *           On an error the object is as it was before the call, unless the comment says more.
+ *           arguments; after an error, handles among them are NULL, and nestling_last_error() has
+ *           the words. The object is as it was before the call, unless the comment says more.
  * Ownership `create` gives you an object to `destroy`. A `const char*` that you get is borrowed
  *           until its object dies. What you pass in is copied before the call returns.
  * Options   Structs go by pointer and begin with `struct_size`; NESTLING_INIT(&options) zeroes one
@@ -31,8 +31,8 @@
  *           newer library. A newer program works with an older library unless it sets a field that
  *           the library does not know: that is INVALID_ARGUMENT, never ignored.
  * Text      UTF-8 with a length in bytes, or NESTLING_NUL_TERMINATED as the length.
- * Copy-out  Functions with (buffer, capacity, needed): `*out_needed` is always set. A NULL buffer
- *           with capacity 0 asks for the size only. A buffer that is too small is
+ * Copy-out  Functions with (buffer, capacity, needed): `*out_needed` is set in any case. A NULL
+ *           buffer with capacity 0 asks for the size only. A buffer that is too small is
  *           INVALID_ARGUMENT and holds nothing. Text is NUL-terminated; its NUL counts.
  * Hosts     The library never prints, aborts, exits, installs signal handlers, or lets a C++
  *           exception out. Bad files and bad arguments end in a status.
@@ -57,7 +57,7 @@
 extern "C" {
 #endif
 
-/* ---- Version ---------------------------------------------------------------------------------- */
+/* ---- Version ---- */
 
 /* Of this header. Same major: programs keep working. Before 1.0 every minor version may differ. */
 #define NESTLING_VERSION_MAJOR 0
@@ -72,18 +72,18 @@ NESTLING_API const char* nestling_version_string(void);
  * nestling_abi_check(NESTLING_VERSION_MAJOR, NESTLING_VERSION_MINOR). */
 NESTLING_API int32_t nestling_abi_check(int32_t major, int32_t minor);
 
-/* ---- Status ----------------------------------------------------------------------------------- */
+/* ---- Status ---- */
 
 typedef int32_t nestling_status;
 enum {
   NESTLING_OK = 0,
-  NESTLING_INVALID_ARGUMENT = 1,    /* something that no state makes valid; names the argument */
-  NESTLING_NOT_FOUND = 2,           /* a file, a slice */
-  NESTLING_IO_ERROR = 3,            /* the operating system said no */
-  NESTLING_BAD_MODEL = 4,           /* a file that is damaged, hostile, or not what it says it is */
-  NESTLING_UNSUPPORTED = 5,         /* well formed, but this version cannot run it */
+  NESTLING_INVALID_ARGUMENT = 1, /* something that no state makes valid; names the argument */
+  NESTLING_NOT_FOUND = 2,        /* a file, a slice */
+  NESTLING_IO_ERROR = 3,         /* the operating system said no */
+  NESTLING_BAD_MODEL = 4,        /* a file that is damaged, hostile, or not what it says it is */
+  NESTLING_UNSUPPORTED = 5,      /* well formed, but this version cannot run it */
   NESTLING_OUT_OF_MEMORY = 6,
-  NESTLING_CONTEXT_FULL = 7,        /* more tokens than the context has room for */
+  NESTLING_CONTEXT_FULL = 7, /* more tokens than the context has room for */
   NESTLING_CANCELLED = 8,
   NESTLING_FAILED_PRECONDITION = 9, /* a valid call in the wrong state */
   NESTLING_INTERNAL = 10            /* a bug in the library */
@@ -96,7 +96,7 @@ NESTLING_API const char* nestling_status_name(nestling_status status);
  * it did not fail. Valid until the next call of this library on the same thread. */
 NESTLING_API const char* nestling_last_error(void);
 
-/* ---- Conventions in code ---------------------------------------------------------------------- */
+/* ---- Conventions in code ---- */
 
 /* Length of a text argument that ends with a NUL. */
 #define NESTLING_NUL_TERMINATED ((size_t)-1)
@@ -116,7 +116,7 @@ typedef void (*nestling_progress_callback)(void* user, uint64_t done, uint64_t t
  * is called as the one above. */
 typedef void (*nestling_warning_callback)(void* user, const char* message);
 
-/* ---- Engine ----------------------------------------------------------------------------------- */
+/* ---- Engine ---- */
 
 typedef struct nestling_engine nestling_engine;   /* a loaded model; any thread */
 typedef struct nestling_session nestling_session; /* a conversation; one thread at a time */
@@ -157,7 +157,7 @@ NESTLING_API nestling_status nestling_engine_create(const char* path,
  * @param fd      a descriptor opened for reading; duplicated, so close yours whenever you like.
  * @param offset  of the container's first byte in the file.
  * @param length  of the container in bytes; 0: up to the end of the file.
- * @return as nestling_engine_create(); INVALID_ARGUMENT also for a descriptor that is not open.
+ * @return as nestling_engine_create(); IO_ERROR also for a descriptor that is not open.
  */
 NESTLING_API nestling_status nestling_engine_create_from_fd(int fd, uint64_t offset,
                                                             uint64_t length,
@@ -172,28 +172,28 @@ NESTLING_API void nestling_engine_destroy(nestling_engine* engine);
  * loaded. Values are those in use, not those asked for. */
 typedef struct nestling_engine_info {
   size_t struct_size;
-  uint32_t vocab_size;          /* token ids and logits: [0, vocab_size) */
-  uint32_t max_context_tokens;  /* that the model was made for */
+  uint32_t vocab_size;         /* token ids and logits: [0, vocab_size) */
+  uint32_t max_context_tokens; /* that the model was made for */
   uint32_t num_layers;
   uint32_t hidden_size;
-  uint32_t num_slices;          /* see nestling_engine_get_slice() */
+  uint32_t num_slices; /* see nestling_engine_get_slice() */
   uint32_t num_threads;
   uint32_t chunk_tokens;
-  int32_t has_tokenizer;        /* 0: only token ids work, calls with text are FAILED_PRECONDITION */
-  int32_t has_vision;           /* the container has this tower's weights */
+  int32_t has_tokenizer; /* 0: only token ids work, calls with text are FAILED_PRECONDITION */
+  int32_t has_vision;    /* the container has this tower's weights */
   int32_t has_audio;
   int32_t bos_token;
   int32_t eos_token;
   int32_t pad_token;
   /* How the model wants to be sampled: what zero means in nestling_generate_options. */
-  int32_t do_sample;            /* 0: greedy */
+  int32_t do_sample; /* 0: greedy */
   float temperature;
-  uint32_t top_k;               /* 0: off */
-  float top_p;                  /* 1: off */
+  uint32_t top_k; /* 0: off */
+  float top_p;    /* 1: off */
   uint32_t num_stop_tokens;
-  const int32_t* stop_tokens;   /* [num_stop_tokens], borrowed from the engine */
-  const char* quantisation;     /* for people, borrowed from the engine; "" if unknown */
-  const char* source;           /* what the container was made from; the same */
+  const int32_t* stop_tokens; /* [num_stop_tokens], borrowed from the engine */
+  const char* quantisation;   /* for people, borrowed from the engine; "" if unknown */
+  const char* source;         /* what the container was made from; the same */
 } nestling_engine_info;
 
 /* Fills `*out_info`, whose struct_size you have set (NESTLING_INIT). INVALID_ARGUMENT otherwise. */
@@ -204,9 +204,9 @@ NESTLING_API nestling_status nestling_engine_get_info(const nestling_engine* eng
 typedef struct nestling_slice_info {
   size_t struct_size;
   const char* name;
-  const char* description;        /* may be "" */
-  uint64_t effective_parameters;  /* of the text decoder, without embedding and PLE table */
-  float published_accuracy;       /* MMLU in percent; 0: not published */
+  const char* description;       /* may be "" */
+  uint64_t effective_parameters; /* of the text decoder, without embedding and PLE table */
+  float published_accuracy;      /* MMLU in percent; 0: not published */
   uint32_t num_layers;
 } nestling_slice_info;
 
@@ -217,11 +217,11 @@ NESTLING_API nestling_status nestling_engine_get_slice(const nestling_engine* en
 /* What an engine holds, in bytes. Groups do not overlap. */
 typedef struct nestling_engine_memory {
   size_t struct_size;
-  uint64_t mapped_bytes;          /* the container's sections, address space: clean pages that the
-                                     system drops and reads again as it likes */
-  uint64_t packed_weight_bytes;   /* weights in the kernels' layout */
-  uint64_t scratch_bytes;         /* activations; kept for the next call */
-  uint64_t loaded_parameters;     /* of the text decoder: a count, not bytes */
+  uint64_t mapped_bytes;        /* the container's sections, address space: clean pages that the
+                                   system drops and reads again as it likes */
+  uint64_t packed_weight_bytes; /* weights in the kernels' layout */
+  uint64_t scratch_bytes;       /* activations; kept for the next call */
+  uint64_t loaded_parameters;   /* of the text decoder: a count, not bytes */
 } nestling_engine_memory;
 
 /* Thread safety: any; a snapshot while sessions run. */
@@ -233,19 +233,19 @@ typedef struct nestling_process_memory {
   size_t struct_size;
   uint64_t resident_bytes;
   uint64_t peak_resident_bytes;
-  uint64_t anonymous_bytes;    /* of the resident ones */
-  uint64_t file_backed_bytes;  /* of the resident ones */
+  uint64_t anonymous_bytes;   /* of the resident ones */
+  uint64_t file_backed_bytes; /* of the resident ones */
 } nestling_process_memory;
 
 NESTLING_API nestling_status nestling_process_get_memory(nestling_process_memory* out_memory);
 
-/* ---- Text and tokens -------------------------------------------------------------------------- */
+/* ---- Text and tokens ---- */
 
 /* Flags of nestling_engine_tokenize(). */
 enum {
-  NESTLING_TOKENIZE_ADD_BOS = 1,       /* begin with the model's <bos> */
-  NESTLING_TOKENIZE_PARSE_SPECIAL = 2  /* "<start_of_turn>" and its like become their tokens. Only
-                                          for text that you wrote: a user could open turns */
+  NESTLING_TOKENIZE_ADD_BOS = 1,      /* begin with the model's <bos> */
+  NESTLING_TOKENIZE_PARSE_SPECIAL = 2 /* "<start_of_turn>" and its like become their tokens. Only
+                                         for text that you wrote: a user could open turns */
 };
 
 /**
@@ -289,7 +289,7 @@ NESTLING_API nestling_status nestling_engine_token_piece(const nestling_engine* 
                                                          int32_t token, char* buffer,
                                                          size_t capacity, size_t* out_needed);
 
-/* ---- Session ---------------------------------------------------------------------------------- */
+/* ---- Session ---- */
 
 /* Numbers in the kv cache. */
 typedef int32_t nestling_kv_type;
@@ -302,9 +302,9 @@ enum {
 
 typedef struct nestling_session_options {
   size_t struct_size;
-  uint32_t context_tokens;  /* room for prompt and output; 0: the smaller of 4096 and the model's */
+  uint32_t context_tokens; /* room for prompt and output; 0: the smaller of 4096 and the model's */
   nestling_kv_type kv_type;
-  uint32_t chunk_tokens;    /* at most the engine's; 0: the engine's */
+  uint32_t chunk_tokens; /* at most the engine's; 0: the engine's */
 } nestling_session_options;
 
 /**
@@ -319,9 +319,9 @@ NESTLING_API nestling_status nestling_session_create(nestling_engine* engine,
                                                      const nestling_session_options* options,
                                                      nestling_session** out_session);
 
-/* Ends a session. NULL is fine. If another thread is inside a call of it, that call is cancelled and
- * waited for; inside one of the session's own callbacks, the session goes when the call returns. No
- * call may begin after this one. */
+/* Ends a session. NULL is fine. If another thread is inside a call of it, that call is cancelled
+ * and waited for; inside one of the session's own callbacks, the session goes when the call
+ * returns. No call may begin after this one. */
 NESTLING_API void nestling_session_destroy(nestling_session* session);
 
 /* Values in use, and the state. */
@@ -329,12 +329,12 @@ typedef struct nestling_session_info {
   size_t struct_size;
   uint32_t context_tokens;
   uint32_t chunk_tokens;
-  nestling_kv_type kv_type;  /* never AUTO */
-  uint32_t num_tokens;       /* in the session: prefilled, generated, and of messages that wait for
-                                the next nestling_session_generate() */
-  uint64_t kv_bytes;         /* of the kv cache, whatever it holds */
-  const char* slice;         /* name of the slice in use, "whole" for the whole model. Valid until
-                                the next nestling_session_set_slice() */
+  nestling_kv_type kv_type; /* never AUTO */
+  uint32_t num_tokens;      /* in the session: prefilled, generated, and of messages that wait for
+                               the next nestling_session_generate() */
+  uint64_t kv_bytes;        /* of the kv cache, whatever it holds */
+  const char* slice;        /* name of the slice in use, "whole" for the whole model. Valid until
+                               the next nestling_session_set_slice() */
 } nestling_session_info;
 
 /* Allowed inside the session's callbacks. */
@@ -348,10 +348,10 @@ typedef struct nestling_session_counters {
   uint64_t decode_tokens;
   double prefill_seconds;
   double decode_seconds;
-  double first_token_seconds;  /* of the last nestling_session_generate(): from the call, its prefill
-                                  of messages included, to its first token */
-  uint64_t ple_rows_read;      /* rows of the PLE table, one row a token */
-  uint64_t ple_bytes_read;     /* from storage or the system's page cache */
+  double first_token_seconds; /* of the last nestling_session_generate(): from the call, its prefill
+                                 of messages included, to its first token */
+  uint64_t ple_rows_read;     /* rows of the PLE table, one row a token */
+  uint64_t ple_bytes_read;    /* from storage or the system's page cache */
 } nestling_session_counters;
 
 /* Allowed inside the session's callbacks. */
@@ -381,7 +381,7 @@ NESTLING_API void nestling_session_cancel(nestling_session* session);
 NESTLING_API nestling_status nestling_session_set_slice(nestling_session* session,
                                                         const char* slice);
 
-/* ---- Tokens in, logits out -------------------------------------------------------------------- */
+/* ---- Tokens in, logits out ---- */
 
 /* These calls treat the session as a plain sequence of tokens. A session that has messages (below)
  * answers them with FAILED_PRECONDITION until it is reset. */
@@ -391,8 +391,8 @@ NESTLING_API nestling_status nestling_session_set_slice(nestling_session* sessio
  *
  * @param tokens      [num_tokens] ids, each in [0, vocab_size). No <bos> is added.
  * @param num_tokens  tokens, not bytes; 0 is a no-op.
- * @return OK; INVALID_ARGUMENT (NULL, id out of range), CONTEXT_FULL (the message has both numbers):
- *         session unchanged. CANCELLED, IO_ERROR: the chunks that were finished stay; see
+ * @return OK; INVALID_ARGUMENT (NULL, id out of range), CONTEXT_FULL (the message has both
+ *         numbers): session unchanged. CANCELLED, IO_ERROR: the chunks that were finished stay; see
  *         nestling_session_info.num_tokens. FAILED_PRECONDITION.
  * Cost: reads one PLE row per token; may block on storage.
  */
@@ -411,14 +411,15 @@ typedef int32_t (*nestling_logits_callback)(void* user, size_t index, const floa
  * @param callback  on the calling thread; may use nestling_session_cancel() and the getters.
  * @return as nestling_session_prefill().
  */
-NESTLING_API nestling_status nestling_session_eval(nestling_session* session,
-                                                   const int32_t* tokens, size_t num_tokens,
+NESTLING_API nestling_status nestling_session_eval(nestling_session* session, const int32_t* tokens,
+                                                   size_t num_tokens,
                                                    nestling_logits_callback callback, void* user);
 
 /**
  * Logits that the next token would be sampled from.
  *
- * @param out_logits      [vocab_size] f32, soft-capped; borrowed until the next call on the session.
+ * @param out_logits      [vocab_size] f32, soft-capped; borrowed until the next call on the
+ * session.
  * @param out_vocab_size  may be NULL.
  * @return OK; FAILED_PRECONDITION (empty session); CANCELLED, IO_ERROR (session unchanged).
  * Cost: runs the last token if it was generated and not run yet.
@@ -436,7 +437,7 @@ NESTLING_API nestling_status nestling_session_get_logits(nestling_session* sessi
 NESTLING_API nestling_status nestling_session_truncate(nestling_session* session,
                                                        size_t num_tokens);
 
-/* ---- Messages --------------------------------------------------------------------------------- */
+/* ---- Messages ---- */
 
 typedef int32_t nestling_role;
 enum {
@@ -448,11 +449,11 @@ enum {
 
 /**
  * Adds a message to the conversation, in the model's chat template. History stays in the kv cache:
- * each message is tokenised and run once. User and assistant take turns, the user begins; replies of
- * nestling_session_generate() are in the history already, finished or not.
+ * each message is tokenised and run once. User and assistant take turns, the user begins; replies
+ * of nestling_session_generate() are in the history already, finished or not.
  *
- * The session must be empty or hold only messages. Text is taken literally: "<end_of_turn>" in it is
- * twelve characters, not a token. White space around user and assistant text is dropped.
+ * The session must be empty or hold only messages. Text is taken literally: "<end_of_turn>" in it
+ * is thirteen characters, not a token. White space around user and assistant text is dropped.
  *
  * @return OK; INVALID_ARGUMENT (NULL, unknown role, text that is not UTF-8); CONTEXT_FULL (the
  *         message has both numbers); FAILED_PRECONDITION (not this role's turn, raw tokens in the
@@ -464,7 +465,7 @@ NESTLING_API nestling_status nestling_session_add_message(nestling_session* sess
                                                           nestling_role role, const char* text,
                                                           size_t text_bytes);
 
-/* ---- Generation ------------------------------------------------------------------------------- */
+/* ---- Generation ---- */
 
 typedef int32_t nestling_sampling;
 enum {
@@ -478,17 +479,17 @@ enum {
 
 typedef struct nestling_generate_options {
   size_t struct_size;
-  uint32_t max_tokens;       /* 0: until a stop or a full context */
+  uint32_t max_tokens; /* 0: until a stop or a full context */
   nestling_sampling sampling;
-  float temperature;         /* 0: the model's. > 0; below 1 is more sure, above is more varied */
-  int32_t top_k;             /* 0: the model's; NESTLING_TOP_K_OFF, or the k most likely tokens */
-  float top_p;               /* 0: the model's; (0, 1], 1 is off */
-  float min_p;               /* 0: off; tokens less likely than min_p times the best are dropped */
-  float repetition_penalty;  /* 0: off; > 0, 1 is off: divides positive logits, multiplies negative
-                                ones, of the session's recent tokens. Counts for greedy too */
+  float temperature;          /* 0: the model's. > 0; below 1 is more sure, above is more varied */
+  int32_t top_k;              /* 0: the model's; NESTLING_TOP_K_OFF, or the k most likely tokens */
+  float top_p;                /* 0: the model's; (0, 1], 1 is off */
+  float min_p;                /* 0: off; tokens less likely than min_p times the best are dropped */
+  float repetition_penalty;   /* 0: off; > 0, 1 is off: divides positive logits, multiplies negative
+                                 ones, of the session's recent tokens. Counts for greedy too */
   uint32_t repetition_window; /* how many tokens are recent; 0: 64 */
   int32_t ignore_stop_tokens; /* 1: run on past the model's end of turn; for benchmarks */
-  uint64_t seed;             /* the same seed, the same tokens; 0: a new one for each call */
+  uint64_t seed;              /* the same seed, the same tokens; 0: a new one for each call */
   const int32_t* stop_tokens; /* [num_stop_tokens]; NULL: the model's */
   size_t num_stop_tokens;
   const char* const* stop_strings; /* [num_stop_strings] NUL-terminated; output ends before any */
@@ -498,21 +499,22 @@ typedef struct nestling_generate_options {
 /* One step of the output. The library fills it; it is valid during the callback. */
 typedef struct nestling_token {
   size_t struct_size;
-  int32_t id;         /* -1: no new token, only text that was held back until the end */
-  const char* text;   /* text_bytes of whole UTF-8 characters, NOT NUL-terminated. Empty while a
-                         character or a possible stop string is incomplete, and without a
-                         tokenizer */
+  int32_t id;       /* -1: no new token, only text that was held back until the end */
+  const char* text; /* text_bytes of whole UTF-8 characters, NOT NUL-terminated. Empty while a
+                       character or a possible stop string is incomplete, and without a
+                       tokenizer */
   size_t text_bytes;
 } nestling_token;
 
-/* Receives each token but a stop token, on the calling thread, as soon as it exists. Return 0 to go on; anything else
- * stops (NESTLING_STOP_CALLBACK). May use nestling_session_cancel() and the getters. */
+/* Receives each token but a stop token, on the calling thread, as soon as it exists. Return 0 to go
+ * on; anything else stops (NESTLING_STOP_CALLBACK). May use nestling_session_cancel() and the
+ * getters. */
 typedef int32_t (*nestling_token_callback)(void* user, const nestling_token* token);
 
 typedef int32_t nestling_stop_reason;
 enum {
   NESTLING_STOP_MAX_TOKENS = 0,
-  NESTLING_STOP_TOKEN = 1,        /* the model ended its turn, or one of stop_tokens */
+  NESTLING_STOP_TOKEN = 1, /* the model ended its turn, or one of stop_tokens */
   NESTLING_STOP_STRING = 2,
   NESTLING_STOP_CONTEXT_FULL = 3, /* no room for another token */
   NESTLING_STOP_CANCELLED = 4,
@@ -526,14 +528,14 @@ NESTLING_API const char* nestling_stop_reason_name(nestling_stop_reason reason);
 typedef struct nestling_generate_result {
   size_t struct_size;
   nestling_stop_reason stop_reason;
-  uint32_t num_tokens;  /* generated, a stop token included */
-  uint64_t seed;        /* that was used */
+  uint32_t num_tokens; /* generated, a stop token included */
+  uint64_t seed;       /* that was used */
 } nestling_generate_result;
 
 /**
  * Generates tokens after what the session holds: for a session with messages, the model's reply to
- * the last one (prefilling what waits first; called again after max_tokens, a cancel or a callback's
- * stop, it continues the reply); else a continuation of the tokens.
+ * the last one (prefilling what waits first; called again after max_tokens, a cancel or a
+ * callback's stop, it continues the reply); else a continuation of the tokens.
  *
  * @param options     NULL for the model's own defaults.
  * @param callback    NULL if only the result or the history is of interest.
@@ -548,29 +550,29 @@ NESTLING_API nestling_status nestling_session_generate(nestling_session* session
                                                        nestling_token_callback callback, void* user,
                                                        nestling_generate_result* out_result);
 
-/* ---- Containers ------------------------------------------------------------------------------- */
+/* ---- Containers ---- */
 
-/* Names of weight formats, where an option wants one: "f32", "q8c" (int8, a scale per channel), "q4c"
- * (4 bit, a scale per channel), "q4b32" (4 bit, a scale per 32 inputs). The embedding and the PLE
- * table may also be "f16" and "bf16". */
+/* Names of weight formats, where an option wants one: "f32", "q8c" (int8, a scale per channel),
+ * "q4c" (4 bit, a scale per channel), "q4b32" (4 bit, a scale per 32 inputs). The embedding and the
+ * PLE table may also be "f16" and "bf16". */
 
 typedef struct nestling_pack_options {
   size_t struct_size;
-  const char* quantisation;        /* of the decoder's matrices; NULL: "q4b32" */
-  const char* ple_quantisation;    /* of the PLE table; NULL: as `quantisation` */
-  const char* embed_quantisation;  /* of the token embedding and output head; NULL: the same */
-  const char* tower_quantisation;  /* of the vision and audio towers: "f32", "f16" or "bf16"; NULL:
-                                      "f32" if `quantisation` is, else "bf16" */
-  const char* slice;               /* name or JSON file: writes only this slice, as a model of its
-                                      own; NULL: the whole model */
-  const char* const* add_slices;   /* [num_add_slices] JSON files of custom slices to store */
+  const char* quantisation;       /* of the decoder's matrices; NULL: "q4b32" */
+  const char* ple_quantisation;   /* of the PLE table; NULL: as `quantisation` */
+  const char* embed_quantisation; /* of the token embedding and output head; NULL: the same */
+  const char* tower_quantisation; /* of the vision and audio towers: "f32", "f16" or "bf16"; NULL:
+                                     "f32" if `quantisation` is, else "bf16" */
+  const char* slice;              /* name or JSON file: writes only this slice, as a model of its
+                                     own; NULL: the whole model */
+  const char* const* add_slices;  /* [num_add_slices] JSON files of custom slices to store */
   size_t num_add_slices;
-  uint32_t num_threads;            /* 0: one for each core; at most 1024 */
-  int32_t allow_unknown_config;    /* 1: a key of config.json that this version does not know, and
-                                      that might change the arithmetic, is a warning, no error */
+  uint32_t num_threads;         /* 0: one for each core; at most 1024 */
+  int32_t allow_unknown_config; /* 1: a key of config.json that this version does not know, and
+                                   that might change the arithmetic, is a warning, no error */
   nestling_progress_callback progress; /* NULL: none. In bytes of the container */
   nestling_warning_callback warning;   /* NULL: none */
-  void* user;                      /* of both */
+  void* user;                          /* of both */
 } nestling_pack_options;
 
 /**
@@ -583,25 +585,27 @@ typedef struct nestling_pack_options {
  *         (another architecture, an unknown key of the configuration that changes the arithmetic);
  *         OUT_OF_MEMORY.
  * Thread safety: any.
- * Cost: reads and writes the whole model; memory does not grow with it; minutes for a large one; blocks on storage.
+ * Cost: reads and writes the whole model; memory does not grow with it; minutes for a large one;
+ * blocks on storage.
  */
 NESTLING_API nestling_status nestling_pack(const char* source, const char* output,
                                            const nestling_pack_options* options);
 
 typedef struct nestling_synthesize_options {
   size_t struct_size;
-  const char* preset;              /* "e2b", "e4b": real shapes; "tiny": for tests. NULL: "tiny" */
-  const char* quantisation;        /* as in nestling_pack_options; NULL: "q4b32" */
+  const char* preset;       /* "e2b", "e4b": real shapes; "tiny": for tests. NULL: "tiny" */
+  const char* quantisation; /* as in nestling_pack_options; NULL: "q4b32" */
   const char* ple_quantisation;
   const char* embed_quantisation;
   const char* tower_quantisation;
-  uint64_t seed;                   /* the same seed, the same bytes; 0: 1 */
+  uint64_t seed; /* the same seed, the same bytes; 0: 1 */
   uint32_t num_threads;
   nestling_progress_callback progress;
   void* user;
 } nestling_synthesize_options;
 
-/* Writes a container with random weights: for benchmarks and tests. Otherwise as nestling_pack(). */
+/* Writes a container with random weights: for benchmarks and tests. Otherwise as nestling_pack().
+ */
 NESTLING_API nestling_status nestling_synthesize(const char* output,
                                                  const nestling_synthesize_options* options);
 

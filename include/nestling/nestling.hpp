@@ -129,8 +129,7 @@ class Engine {
     return info;
   }
   std::vector<nestling_slice_info> Slices() const {
-    std::vector<nestling_slice_info> slices(Info().num_slices,
-                                            MakeStruct<nestling_slice_info>());
+    std::vector<nestling_slice_info> slices(Info().num_slices, MakeStruct<nestling_slice_info>());
     for (size_t i = 0; i < slices.size(); ++i) {
       Check(nestling_engine_get_slice(get(), i, &slices[i]));
     }
@@ -326,7 +325,9 @@ class Session {
     internal::ExceptionKeeper keeper;
     static int32_t Invoke(void* user, size_t index, const float* logits, size_t vocab_size) {
       auto* call = static_cast<EvalCall*>(user);
-      return call->keeper.Run(1, [&] { return call->callback(index, {logits, vocab_size}) ? 0 : 1; });
+      return call->keeper.Run(1, [&] {
+        return call->callback(index, {logits, vocab_size}) ? 0 : 1;
+      });
     }
   };
   struct GenerateCall {
@@ -445,8 +446,8 @@ inline void Synthesize(const std::string& output, const SynthesizeOptions& optio
 inline void Verify(const std::string& path, const ProgressCallback& progress = nullptr) {
   const WarningCallback no_warning;
   internal::ToolCall call{progress, no_warning, {}};
-  call.Finish(nestling_verify(path.c_str(), progress ? &internal::ToolCall::Progress : nullptr,
-                              &call));
+  call.Finish(
+      nestling_verify(path.c_str(), progress ? &internal::ToolCall::Progress : nullptr, &call));
 }
 
 // One JSON object.

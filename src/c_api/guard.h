@@ -21,7 +21,11 @@ nestling_status Guard(Body&& body) noexcept {
   try {
     ClearLastError();
     const Status status = std::forward<Body>(body)();
-    if (!status.ok()) SetLastError(status);
+    if (status.ok()) {
+      ClearLastError();  // callbacks may have made calls of their own that failed
+    } else {
+      SetLastError(status);
+    }
     return static_cast<nestling_status>(status.code());
   } catch (const std::bad_alloc&) {
     SetLastErrorLiteral("out of memory");

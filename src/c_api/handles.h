@@ -31,9 +31,9 @@ struct nestling_session {
   uint32_t chunk_tokens = 0;                    // in use
   double first_token_seconds = 0;               // of the last generate
 
-  std::mutex in_use;                            // held by the call that runs
-  std::atomic<std::thread::id> user{};          // its thread
-  bool destroy_when_unused = false;             // touched by that thread only
+  std::mutex in_use;                    // held by the call that runs
+  std::atomic<std::thread::id> user{};  // its thread
+  bool destroy_when_unused = false;     // touched by that thread only
 };
 
 namespace nestling {

@@ -108,7 +108,8 @@ Result<SamplingOptions> ReadSampling(const nestling_generate_options& options,
 
 Status CheckStopCount(size_t count, const void* array, const char* name) {
   if (count == 0) return OkStatus();
-  if (array == nullptr) return InvalidArgument("options.", name, ": NULL, with ", count, " of them");
+  if (array == nullptr)
+    return InvalidArgument("options.", name, ": NULL, with ", count, " of them");
   if (count > kMaxStops) {
     return InvalidArgument("options.num_", name, ": ", count, ", want at most ", kMaxStops);
   }
@@ -364,13 +365,20 @@ nestling_status nestling_session_generate(nestling_session* session,
 
 const char* nestling_stop_reason_name(nestling_stop_reason reason) {
   switch (reason) {
-    case NESTLING_STOP_MAX_TOKENS: return "max_tokens";
-    case NESTLING_STOP_TOKEN: return "stop_token";
-    case NESTLING_STOP_STRING: return "stop_string";
-    case NESTLING_STOP_CONTEXT_FULL: return "context_full";
-    case NESTLING_STOP_CANCELLED: return "cancelled";
-    case NESTLING_STOP_CALLBACK: return "callback";
-    default: return "unknown";
+    case NESTLING_STOP_MAX_TOKENS:
+      return "max_tokens";
+    case NESTLING_STOP_TOKEN:
+      return "stop_token";
+    case NESTLING_STOP_STRING:
+      return "stop_string";
+    case NESTLING_STOP_CONTEXT_FULL:
+      return "context_full";
+    case NESTLING_STOP_CANCELLED:
+      return "cancelled";
+    case NESTLING_STOP_CALLBACK:
+      return "callback";
+    default:
+      return "unknown";
   }
 }
 

@@ -61,18 +61,30 @@ int32_t nestling_abi_check(int32_t major, int32_t minor) {
 
 const char* nestling_status_name(nestling_status status) {
   switch (status) {
-    case NESTLING_OK: return "OK";
-    case NESTLING_INVALID_ARGUMENT: return "INVALID_ARGUMENT";
-    case NESTLING_NOT_FOUND: return "NOT_FOUND";
-    case NESTLING_IO_ERROR: return "IO_ERROR";
-    case NESTLING_BAD_MODEL: return "BAD_MODEL";
-    case NESTLING_UNSUPPORTED: return "UNSUPPORTED";
-    case NESTLING_OUT_OF_MEMORY: return "OUT_OF_MEMORY";
-    case NESTLING_CONTEXT_FULL: return "CONTEXT_FULL";
-    case NESTLING_CANCELLED: return "CANCELLED";
-    case NESTLING_FAILED_PRECONDITION: return "FAILED_PRECONDITION";
-    case NESTLING_INTERNAL: return "INTERNAL";
-    default: return "UNKNOWN";
+    case NESTLING_OK:
+      return "OK";
+    case NESTLING_INVALID_ARGUMENT:
+      return "INVALID_ARGUMENT";
+    case NESTLING_NOT_FOUND:
+      return "NOT_FOUND";
+    case NESTLING_IO_ERROR:
+      return "IO_ERROR";
+    case NESTLING_BAD_MODEL:
+      return "BAD_MODEL";
+    case NESTLING_UNSUPPORTED:
+      return "UNSUPPORTED";
+    case NESTLING_OUT_OF_MEMORY:
+      return "OUT_OF_MEMORY";
+    case NESTLING_CONTEXT_FULL:
+      return "CONTEXT_FULL";
+    case NESTLING_CANCELLED:
+      return "CANCELLED";
+    case NESTLING_FAILED_PRECONDITION:
+      return "FAILED_PRECONDITION";
+    case NESTLING_INTERNAL:
+      return "INTERNAL";
+    default:
+      return "UNKNOWN";
   }
 }
 

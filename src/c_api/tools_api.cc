@@ -113,8 +113,7 @@ nestling_status nestling_synthesize(const char* output,
   });
 }
 
-nestling_status nestling_verify(const char* path, nestling_progress_callback progress,
-                                void* user) {
+nestling_status nestling_verify(const char* path, nestling_progress_callback progress, void* user) {
   return nestling::Guard([&]() -> nestling::Status {
     RETURN_IF_ERROR(nestling::RequireNotNull(path, "path"));
     ASSIGN_OR_RETURN(const std::unique_ptr<nestling::ContainerReader> reader,

@@ -197,15 +197,19 @@ void AddBenchCommand(CLI::App& app, Work& work) {
       "bench", "Measure prefill (pp) and decode (tg) rates, load time and memory");
   const auto arguments = std::make_shared<BenchArguments>();
   arguments->model.AddTo(*command);
-  command->add_option("-p,--n-prompt", arguments->prompts,
-                      "Prefill rows: numbers of tokens (default 128,512; 0: none)")
+  command
+      ->add_option("-p,--n-prompt", arguments->prompts,
+                   "Prefill rows: numbers of tokens (default 128,512; 0: none)")
       ->delimiter(',')
       ->type_name("N,...");
-  command->add_option("-n,--n-gen", arguments->generates, "Decode rows: numbers of tokens (default 32; 0: none)")
+  command
+      ->add_option("-n,--n-gen", arguments->generates,
+                   "Decode rows: numbers of tokens (default 32; 0: none)")
       ->delimiter(',')
       ->type_name("N,...");
-  command->add_option("-d,--depth", arguments->depths,
-                      "Tokens in the session before a row begins; not timed")
+  command
+      ->add_option("-d,--depth", arguments->depths,
+                   "Tokens in the session before a row begins; not timed")
       ->delimiter(',')
       ->type_name("N,...");
   command->add_option("-r,--repetitions", arguments->repetitions, "Runs of each row")

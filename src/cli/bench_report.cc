@@ -98,9 +98,9 @@ void PrintTable(const BenchReport& report, bool markdown) {
   const char* bar = markdown ? "| " : "";
   const char* gap = markdown ? " | " : "  ";
   const char* end = markdown ? " |" : "";
-  std::printf("%s, %s, slice %s, %.2f B parameters loaded, kv %s\n", report.model.c_str(),
+  std::printf("%s, %s, slice %s, %.1f M parameters loaded, kv %s\n", report.model.c_str(),
               report.quantisation.c_str(), report.slice.c_str(),
-              static_cast<double>(report.loaded_parameters) / 1e9, report.kv_type.c_str());
+              static_cast<double>(report.loaded_parameters) / 1e6, report.kv_type.c_str());
   std::printf("nestling %s, %s, %u threads, chunk %u, load %.0f ms, peak resident %.1f MB\n\n",
               report.version.c_str(), report.cpu.c_str(), report.threads, report.chunk_tokens,
               Milliseconds(report.load_seconds), Megabytes(report.peak_resident_bytes));

@@ -75,8 +75,8 @@ Tokens Greedy(Session& session, uint32_t num_tokens) {
 // Sequences of at most `window` tokens, each with <bos> in front. Documents do not share one.
 std::vector<Tokens> CutWindows(const Engine& engine, const EvalArguments& arguments) {
   const nestling_engine_info info = engine.Info();
-  const uint32_t window = std::min(
-      arguments.window != 0 ? arguments.window : kDefaultWindow, info.max_context_tokens);
+  const uint32_t window =
+      std::min(arguments.window != 0 ? arguments.window : kDefaultWindow, info.max_context_tokens);
   const std::string text = ReadTextFile(arguments.text);
   std::vector<Tokens> windows;
   size_t begin = 0;
@@ -193,16 +193,19 @@ void AddEvalCommand(CLI::App& app, Work& work) {
       ->type_name("FILE");
   command->add_option("--split", arguments->split, "Begin a new document after this text")
       ->type_name("TEXT");
-  command->add_option("--window", arguments->window,
-                      "Most tokens of a document that are scored together (default: 512)")
+  command
+      ->add_option("--window", arguments->window,
+                   "Most tokens of a document that are scored together (default: 512)")
       ->check(CLI::Range(2, INT32_MAX))
       ->type_name("N");
   command->add_option("--greedy", arguments->greedy, "Print the N next ids as a JSON array")
       ->type_name("N");
-  command->add_option("--dump", arguments->dump, "Write the logits of all tokens, [tokens, vocab] f32")
+  command
+      ->add_option("--dump", arguments->dump, "Write the logits of all tokens, [tokens, vocab] f32")
       ->type_name("X.npy");
-  command->add_option("--reference", arguments->reference,
-                      "Another container of the vocabulary: print KL(reference || model)")
+  command
+      ->add_option("--reference", arguments->reference,
+                   "Another container of the vocabulary: print KL(reference || model)")
       ->type_name("MODEL");
   command->callback([arguments, &work] { work = [arguments] { return RunEval(*arguments); }; });
 }

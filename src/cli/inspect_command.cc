@@ -17,7 +17,7 @@ struct InspectArguments {
   bool json = false;
 };
 
-double Billions(const Json& count) { return count.get<double>() / 1e9; }
+double Millions(const Json& count) { return count.get<double>() / 1e6; }
 double Megabytes(const Json& bytes) { return bytes.get<double>() / 1e6; }
 
 // "a 1, b 2" of an object's entries that are not objects themselves.
@@ -53,27 +53,27 @@ void PrintSections(const Json& sections) {
 }
 
 void PrintCounts(const char* title, const Json& groups) {
-  std::printf("\n%-16s parameters (B)            MB\n", title);
+  std::printf("\n%-16s parameters (M)            MB\n", title);
   for (const auto& [name, group] : groups.items()) {
     if (group.is_object()) {
-      std::printf("  %-14s %14.4f %13.2f\n", name.c_str(), Billions(group["parameters"]),
+      std::printf("  %-14s %14.3f %13.2f\n", name.c_str(), Millions(group["parameters"]),
                   Megabytes(group["bytes"]));
     } else {
-      std::printf("  %-14s %14.4f\n", name.c_str(), Billions(group));
+      std::printf("  %-14s %14.3f\n", name.c_str(), Millions(group));
     }
   }
 }
 
 void PrintSlices(const Json& slices) {
-  std::printf("\nslices            effective (B)  layers  MMLU %%  description\n");
+  std::printf("\nslices            effective (M)  layers  MMLU %%  description\n");
   for (const Json& slice : slices) {
     const auto accuracy = slice.find("published_mmlu_percent");
     char published[16] = "";
     if (accuracy != slice.end()) {
       std::snprintf(published, sizeof(published), "%.1f", accuracy->get<double>());
     }
-    std::printf("  %-16s %12.4f %7zu %7s  %s\n", slice["name"].get<std::string>().c_str(),
-                Billions(slice["effective_parameters"]), slice["num_layers"].get<size_t>(),
+    std::printf("  %-16s %12.3f %7zu %7s  %s\n", slice["name"].get<std::string>().c_str(),
+                Millions(slice["effective_parameters"]), slice["num_layers"].get<size_t>(),
                 published, slice["description"].get<std::string>().c_str());
   }
 }

@@ -20,6 +20,14 @@ int Fail(int exit_code, std::string message) {
   return exit_code;
 }
 
+// The parser itself would only say that a command is missing.
+bool HasCommand(const CLI::App& app, const std::string& name) {
+  for (const CLI::App* command : app.get_subcommands(nullptr)) {
+    if (command->get_name() == name) return true;
+  }
+  return false;
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Gemma 3n on this machine's CPU", "nestling");
   app.set_version_flag("--version", nestling_version_string());
@@ -32,6 +40,9 @@ int Main(int argc, char** argv) {
   AddVerifyCommand(app, work);
   AddBenchCommand(app, work);
   AddEvalCommand(app, work);
+  if (argc > 1 && argv[1][0] != '-' && !HasCommand(app, argv[1])) {
+    return Fail(kCalledWrongly, "unknown command \"" + std::string(argv[1]) + "\"; see --help");
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version

@@ -50,7 +50,8 @@ NpyWriter::~NpyWriter() {
 }
 
 void NpyWriter::WriteRow(std::span<const float> row) {
-  if (row.size() != columns_ || std::fwrite(row.data(), sizeof(float), columns_, file_) != columns_) {
+  if (row.size() != columns_ ||
+      std::fwrite(row.data(), sizeof(float), columns_, file_) != columns_) {
     Fail("cannot write");
   }
   ++written_;

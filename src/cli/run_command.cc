@@ -36,7 +36,8 @@ void SetSampling(const RunArguments& arguments, GenerateOptions* options) {
     options->sampling = NESTLING_SAMPLING_RANDOM;  // who sets these wants to sample
   }
   options->temperature = arguments.temperature.value_or(0);
-  if (arguments.top_k) options->top_k = *arguments.top_k != 0 ? *arguments.top_k : NESTLING_TOP_K_OFF;
+  if (arguments.top_k)
+    options->top_k = *arguments.top_k != 0 ? *arguments.top_k : NESTLING_TOP_K_OFF;
   options->top_p = arguments.top_p.value_or(0);
   options->min_p = arguments.min_p.value_or(0);
   // Zero asks the library for a new seed; a typed zero is as good a seed as any.
@@ -46,8 +47,8 @@ void SetSampling(const RunArguments& arguments, GenerateOptions* options) {
 void AddPrompt(const RunArguments& arguments, const std::string& prompt, const Engine& engine,
                Session& session) {
   if (arguments.raw) {
-    session.Prefill(engine.Tokenize(
-        prompt, NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL));
+    session.Prefill(
+        engine.Tokenize(prompt, NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL));
     return;
   }
   if (!arguments.run.system.empty()) session.AddMessage(Role::kSystem, arguments.run.system);
@@ -85,8 +86,8 @@ int Run(RunArguments& arguments) {
 }  // namespace
 
 void AddRunCommand(CLI::App& app, Work& work) {
-  CLI::App* command = app.add_subcommand(
-      "run", "Answer a prompt (-p, or standard input), or chat on a terminal");
+  CLI::App* command =
+      app.add_subcommand("run", "Answer a prompt (-p, or standard input), or chat on a terminal");
   const auto arguments = std::make_shared<RunArguments>();
   arguments->run.model.AddTo(*command);
   GenerateOptions& generate = arguments->run.generate;
@@ -95,7 +96,8 @@ void AddRunCommand(CLI::App& app, Work& work) {
       ->type_name("TEXT");
   command->add_flag("--raw", arguments->raw,
                     "No chat template: the prompt as it is, after <bos>; special tokens count");
-  command->add_option("-n,--max-tokens", generate.max_tokens, "Most tokens of a reply (0: no limit)")
+  command
+      ->add_option("-n,--max-tokens", generate.max_tokens, "Most tokens of a reply (0: no limit)")
       ->type_name("N");
   command->add_option("--temperature", arguments->temperature, "0: always the most likely token")
       ->check(CLI::Range(0.0, 100.0))
@@ -103,19 +105,23 @@ void AddRunCommand(CLI::App& app, Work& work) {
   command->add_option("--top-k", arguments->top_k, "Only the K most likely tokens (0: off)")
       ->check(CLI::Range(0, INT32_MAX))
       ->type_name("K");
-  command->add_option("--top-p", arguments->top_p, "Only the most likely tokens of this mass (1: off)")
+  command
+      ->add_option("--top-p", arguments->top_p, "Only the most likely tokens of this mass (1: off)")
       ->check(CLI::Range(1e-6, 1.0))
       ->type_name("P");
-  command->add_option("--min-p", arguments->min_p,
-                      "Only tokens this likely, relative to the most likely one (0: off)")
+  command
+      ->add_option("--min-p", arguments->min_p,
+                   "Only tokens this likely, relative to the most likely one (0: off)")
       ->check(CLI::Range(0.0, 1.0))
       ->type_name("P");
-  command->add_option("--repeat-penalty", generate.repetition_penalty,
-                      "Makes recent tokens less likely (1: off)")
+  command
+      ->add_option("--repeat-penalty", generate.repetition_penalty,
+                   "Makes recent tokens less likely (1: off)")
       ->check(CLI::Range(0.01, 100.0))
       ->type_name("X");
   command->add_option("--seed", arguments->seed, "The same seed, the same reply")->type_name("S");
-  command->add_option("--stop", generate.stop_strings, "Ends the reply before this text; repeatable")
+  command
+      ->add_option("--stop", generate.stop_strings, "Ends the reply before this text; repeatable")
       ->type_name("TEXT")
       ->take_all()
       ->expected(1);

@@ -49,9 +49,8 @@ double Divergence::MeanKl() const {
 }
 
 double Divergence::Top1Agreement() const {
-  return model.num_tokens == 0
-             ? 0
-             : static_cast<double>(top1) / static_cast<double>(model.num_tokens);
+  return model.num_tokens == 0 ? 0
+                               : static_cast<double>(top1) / static_cast<double>(model.num_tokens);
 }
 
 double NegativeLogLikelihood(std::span<const float> logits, int32_t token) {

@@ -23,16 +23,16 @@ struct Score {
 struct Divergence {
   Score model;
   Score reference;
-  double kl = 0;        // sum of KL(reference || model) over the predicted positions, in nats
+  double kl = 0;  // sum of KL(reference || model) over the predicted positions, in nats
   double max_kl = 0;
-  uint64_t top1 = 0;    // positions at which both find the same token most likely
+  uint64_t top1 = 0;  // positions at which both find the same token most likely
 
   double MeanKl() const;
   double Top1Agreement() const;
 };
 
-// -ln of the probability that soft-capped logits give to `token`. Sums in double. ToolError if there
-// is no such token.
+// -ln of the probability that soft-capped logits give to `token`. Sums in double. ToolError if
+// there is no such token.
 double NegativeLogLikelihood(std::span<const float> logits, int32_t token);
 
 // Adds one sequence, which is run in a session that is reset first.

@@ -20,8 +20,9 @@ std::vector<int32_t> Parse(std::string_view text, const std::string& where) {
     int32_t token = 0;
     const auto [stop, error] = std::from_chars(text.data() + at, text.data() + end, token);
     if (error != std::errc() || stop != text.data() + end) {
-      throw ToolError(where + ": \"" + std::string(text.substr(at, std::min<size_t>(end - at, 20))) +
-                      "\" at byte " + std::to_string(at) + " is no token id");
+      throw ToolError(where + ": \"" +
+                      std::string(text.substr(at, std::min<size_t>(end - at, 20))) + "\" at byte " +
+                      std::to_string(at) + " is no token id");
     }
     tokens.push_back(token);
     at = end;

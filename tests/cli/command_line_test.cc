@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the tool is called: exit codes, error lines, and the commands that do not run a model.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "tests/cli/tool.h"
+
+namespace nestling::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+TEST(CommandLineTest, HelpAndVersionAreSuccesses) {
+  const ToolResult help = RunTool({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  for (const char* command : {"run", "pack", "synth", "inspect", "verify", "bench", "eval"}) {
+    EXPECT_THAT(help.out, HasSubstr(command));
+    const ToolResult own = RunTool({command, "--help"});
+    EXPECT_EQ(own.exit_code, 0);
+    EXPECT_THAT(own.out, HasSubstr("--"));
+  }
+  EXPECT_EQ(RunTool({"--version"}).exit_code, 0);
+}
+
+TEST(CommandLineTest, AWrongCallIsExitCodeTwoAndOneLine) {
+  ExpectFailure(RunTool({}), 2, "subcommand");
+  ExpectFailure(RunTool({"fly"}), 2, "fly");
+  ExpectFailure(RunTool({"verify"}), 2, "model");
+  ExpectFailure(RunTool({"inspect", "a.nest", "--flag"}), 2, "--flag");
+  ExpectFailure(RunTool({"pack", "folder"}), 2, "--output");
+  ExpectFailure(RunTool({"pack", "folder", "-o", "x.nest", "--quant", "q2"}), 2, "q2");
+  ExpectFailure(RunTool({"synth", "--preset", "e9b", "-o", "x.nest"}), 2, "e9b");
+  ExpectFailure(RunTool({"run", "x.nest", "-p", "a", "--top-p", "1.5"}), 2, "1.5");
+  ExpectFailure(RunTool({"run", "x.nest", "-p", "a", "--max-tokens", "many"}), 2, "many");
+  ExpectFailure(RunTool({"run", "x.nest", "-p", "a", "--kv", "f64"}), 2, "f64");
+  ExpectFailure(RunTool({"bench", "x.nest", "-o", "xml"}), 2, "xml");
+  ExpectFailure(RunTool({"eval", "x.nest"}), 2, "--tokens");
+  ExpectFailure(RunTool({"eval", "x.nest", "--text", "t", "--greedy", "3"}), 2, "--greedy");
+}
+
+TEST(CommandLineTest, AMissingModelIsExitCodeOneAndOneLineForEveryCommand) {
+  for (const std::vector<std::string>& call :
+       {std::vector<std::string>{"run", "no.nest", "-p", "a"},
+        {"inspect", "no.nest"},
+        {"verify", "no.nest"},
+        {"bench", "no.nest"},
+        {"eval", "no.nest", "--tokens", "1"},
+        {"pack", "no.nest", "-o", "out.nest"}}) {
+    ExpectFailure(RunTool(call), 1, "no.nest");
+  }
+}
+
+TEST(CommandLineTest, AFileThatIsNoModelIsExitCodeOne) {
+  const Folder folder;
+  std::ofstream(folder.File("a.nest")) << std::string(100000, 'x');
+  ExpectFailure(RunTool({"verify", folder.File("a.nest")}), 1, "a.nest");
+  ExpectFailure(RunTool({"run", folder.File("a.nest"), "-p", "a"}), 1, "a.nest");
+}
+
+TEST(CommandLineTest, SynthIsReproducibleAndVerifies) {
+  const Folder folder;
+  for (const char* name : {"a.nest", "b.nest"}) {
+    const ToolResult result =
+        RunTool({"synth", "--preset", "tiny", "--seed", "7", "-o", folder.File(name)});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.err, "");  // no progress bar without a terminal
+  }
+  EXPECT_EQ(ReadWholeFile(folder.File("a.nest")), ReadWholeFile(folder.File("b.nest")));
+  EXPECT_THAT(RunTool({"verify", folder.File("a.nest")}).out, HasSubstr("OK"));
+}
+
+TEST(CommandLineTest, VerifyFindsAFlippedBit) {
+  const Folder folder;
+  std::filesystem::copy_file(PlainModel(), folder.File("a.nest"));
+  std::fstream file(folder.File("a.nest"), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const char last = static_cast<char>(file.peek() ^ 1);
+  file.seekp(-1, std::ios::end);
+  file.put(last);
+  file.close();
+  ExpectFailure(RunTool({"verify", folder.File("a.nest")}), 1, "checksum");
+}
+
+TEST(CommandLineTest, InspectSpeaksJsonAndEnglish) {
+  const nlohmann::json json = ParseOutput(RunTool({"inspect", PlainModel(), "--json"}));
+  EXPECT_EQ(json["text"]["num_layers"], 10);
+  const ToolResult text = RunTool({"inspect", PlainModel()});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out, StartsWith("container"));
+  for (const char* part : {"TEXT", "PLE", "whole", "decoder", "sliding_attention"}) {
+    EXPECT_THAT(text.out, HasSubstr(part));
+  }
+}
+
+TEST(CommandLineTest, AnErrorLeavesNoFileBehind) {
+  const Folder folder;
+  ExpectFailure(RunTool({"pack", folder.File("nothing"), "-o", folder.File("out.nest")}), 1,
+                "nothing");
+  ExpectFailure(RunTool({"synth", "--preset", "tiny", "-o", folder.File("no/out.nest")}), 1,
+                "no/out.nest");
+  ExpectFailure(
+      RunTool({"eval", PlainModel(), "--tokens", "1,999999", "--dump", folder.File("x.npy")}), 1,
+      "999999");
+  EXPECT_TRUE(std::filesystem::is_empty(folder.File("")));
+}
+
+}  // namespace
+}  // namespace nestling::testing
