@@ -28,8 +28,8 @@ Status Conversation::CheckTurn(Role role) const {
       return FailedPrecondition("role system: only the first message may have it");
     case Role::kUser:
       if (state_ != State::kModelTurn) return OkStatus();
-      return FailedPrecondition("role user: the last message has it too; generate the reply, or add ",
-                                "the assistant's");
+      return FailedPrecondition(
+          "role user: the last message has it too; generate the reply, or add ", "the assistant's");
     case Role::kAssistant:
       if (state_ == State::kModelTurn) return OkStatus();
       return FailedPrecondition("role assistant: no user message to answer");

@@ -31,8 +31,7 @@ class Conversation {
   // that is cancelled before its first token is an empty one: kCancelled with no tokens. After an
   // error the call may be repeated. kFailedPrecondition when there is nothing to reply to, or the
   // reply is complete.
-  Result<GenerateResult> Reply(const GenerateOptions& options,
-                               Session::TokenCallback callback);
+  Result<GenerateResult> Reply(const GenerateOptions& options, Session::TokenCallback callback);
 
   // A message was added since the beginning or Reset().
   bool started() const { return state_ != State::kEmpty; }
@@ -44,9 +43,9 @@ class Conversation {
  private:
   enum class State {
     kEmpty,
-    kSystem,    // only a system text, which is rendered with the user's first message
-    kModelTurn, // the model's turn was opened and holds nothing yet
-    kReply,     // it holds a reply, complete or not
+    kSystem,     // only a system text, which is rendered with the user's first message
+    kModelTurn,  // the model's turn was opened and holds nothing yet
+    kReply,      // it holds a reply, complete or not
   };
 
   // Ids that a message adds, its role's turn being checked.
