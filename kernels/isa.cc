@@ -14,9 +14,11 @@ uint32_t DetectIsa() {
   if (cpuinfo_has_x86_avx512f() && cpuinfo_has_x86_avx512bw() && cpuinfo_has_x86_avx512vl() &&
       cpuinfo_has_x86_avx512dq()) {
     isa |= kIsaAvx512;
+    if (cpuinfo_has_x86_avx512vnni()) isa |= kIsaAvx512Vnni;
   }
 #elif defined(__aarch64__)
   isa |= kIsaNeon;
+  if (cpuinfo_has_arm_neon_dot()) isa |= kIsaNeonDot;
 #endif
   return isa;
 }

@@ -12,6 +12,8 @@ enum Isa : uint32_t {
   kIsaAvx2 = 1u << 0,    // AVX2, FMA3 and F16C
   kIsaAvx512 = 1u << 1,  // AVX-512 F, BW, VL and DQ
   kIsaNeon = 1u << 2,    // AArch64 Advanced SIMD, always there
+  kIsaAvx512Vnni = 1u << 3,
+  kIsaNeonDot = 1u << 4,  // Armv8.2 dot products
 };
 
 // The instruction sets of this CPU that the operating system lets us use; found once.

@@ -50,7 +50,8 @@ bool IsTensorName(std::string_view name) {
 
 // Rows of scales that the tensor says it has: only the layer knows how many are right.
 uint32_t ClaimedShells(const TensorInfo& tensor) {
-  const bool per_shell = tensor.layout == Layout::kTransposed &&
+  const bool per_shell = (tensor.layout == Layout::kTransposed ||
+                          tensor.layout == Layout::kTiled) &&
                          (tensor.dtype == DType::kQ8C || tensor.dtype == DType::kQ4C);
   if (!per_shell || tensor.shape.empty() || tensor.shape[0] == 0 || tensor.shape[0] > UINT32_MAX) {
     return 1;

@@ -56,6 +56,7 @@ Result<StorageSize> MatrixStorage(DType dtype, Layout layout, std::span<const ui
   }
   if (!CheckedMul(out, in, &count)) return TooLarge(shape);
   const bool transposed = layout == Layout::kTransposed;
+  const bool per_shell = transposed || layout == Layout::kTiled;
   if (dtype == DType::kQ4B32 && in % kBlockSize != 0) {
     return BadModel("shape ", ShapeText(shape), ": q4b32 needs inputs in blocks of ", kBlockSize);
   }
@@ -68,7 +69,7 @@ Result<StorageSize> MatrixStorage(DType dtype, Layout layout, std::span<const ui
   if (dtype == DType::kQ4B32) {
     size.scales_bytes = count / kBlockSize * 2;  // below `count`: no overflow
   } else if (dtype == DType::kQ8C || dtype == DType::kQ4C) {
-    const uint64_t rows = transposed ? num_shells : 1;
+    const uint64_t rows = per_shell ? num_shells : 1;
     if (!CheckedMul(out, rows * sizeof(float), &size.scales_bytes)) return TooLarge(shape);
   }
   return size;
@@ -118,6 +119,19 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
         return BadModel("shells: ", num_shells, ", want 1 to ", kMaxShells);
       }
       return MatrixStorage(dtype, layout, shape, num_shells);
+    case Layout::kTiled:
+      if (shape.size() != 2 || (dtype != DType::kQ8C && dtype != DType::kQ4B32)) {
+        return BadModel("shape ", ShapeText(shape), " of ", DTypeName(dtype),
+                        ": the tiled layout needs [out, in] of q8c or q4b32");
+      }
+      if (shape[0] % kTileOutputs != 0 || shape[1] % kBlockSize != 0) {
+        return BadModel("shape ", ShapeText(shape), ": the tiled layout needs multiples of [",
+                        kTileOutputs, ", ", kBlockSize, "]");
+      }
+      if (num_shells == 0 || num_shells > kMaxShells) {
+        return BadModel("shells: ", num_shells, ", want 1 to ", kMaxShells);
+      }
+      return MatrixStorage(dtype, layout, shape, num_shells);
     case Layout::kPleRows: {
       if (shape.size() != 3) {
         return BadModel("shape ", ShapeText(shape), ": PLE rows need [vocab, layers, ple_dim]");
@@ -131,7 +145,7 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
       return size;
     }
   }
-  return BadModel("layout ", static_cast<int>(layout), ", want 0 to 2");
+  return BadModel("layout ", static_cast<int>(layout), ", want 0 to 3");
 }
 
 Result<uint64_t> PleSpanBytes(DType dtype, uint64_t ple_dim) {

@@ -28,7 +28,9 @@ inline constexpr size_t kMaxRank = 8;
 inline constexpr uint32_t kMaxShells = 64;  // of a layer
 inline constexpr uint32_t kMaxPleDim = 8192;
 
-enum class Layout : uint8_t { kRowMajor = 0, kTransposed = 1, kPleRows = 2 };
+enum class Layout : uint8_t { kRowMajor = 0, kTransposed = 1, kPleRows = 2, kTiled = 3 };
+// Outputs of a tile of the tiled layout.
+inline constexpr uint32_t kTileOutputs = 16;
 
 enum class SectionKind : uint8_t {
   kText = 0,
@@ -52,7 +54,7 @@ struct StorageSize {
 
 // Storage of `shape` ([out, in] for matrices; [vocab, layers, ple_dim] for kPleRows; rank 1 to 8
 // for row-major tensors, which quantised are the matrix [shape[0], product of the rest]).
-// `num_shells` matters to kTransposed q8c and q4c only.
+// `num_shells` matters to kTransposed and kTiled only.
 // kBadModel when the format cannot hold the shape (q4b32: `in` not a multiple of 32; 4 bit: odd
 // row length; a zero dimension) or when a product overflows.
 Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<const uint64_t> shape,

@@ -19,8 +19,10 @@ Result<std::unique_ptr<DecoderBlocks>> DecoderBlocks::Create(const ModelWeights&
 
 Result<std::unique_ptr<LinearBlock>> DecoderBlocks::MakeBlock(std::span<const LinearOp> ops) {
   ASSIGN_OR_RETURN(auto block, LinearBlock::Create(*context_, ops));
-  // Each weight is resident once: the packed copy stays, the mapped pages go.
-  for (const LinearOp& op : ops) weights_.ReleasePages(op.weight.matrix);
+  // Each weight is resident once: where a packed copy stays, the mapped pages go.
+  for (const LinearOp& op : ops) {
+    if (op.weight.matrix.layout != Layout::kTiled) weights_.ReleasePages(op.weight.matrix);
+  }
   return block;
 }
 
@@ -63,7 +65,9 @@ Status DecoderBlocks::LoadLayer(uint32_t index) {
   const TextConfig& config = weights_.reader().header().text;
   const uint32_t first_shared = config.first_kv_shared_layer();
   auto layer = std::make_unique<LayerBlocks>();
-  const auto matrix = [&](const char* name) { return weights_.GetMatrix(names::Layer(index, name)); };
+  const auto matrix = [&](const char* name) {
+    return weights_.GetMatrix(names::Layer(index, name));
+  };
   const auto vector = [&](const char* name, std::span<const float>* out) -> Status {
     ASSIGN_OR_RETURN(*out, weights_.GetVector(names::Layer(index, name)));
     return OkStatus();
@@ -92,9 +96,8 @@ Status DecoderBlocks::LoadLayer(uint32_t index) {
   ASSIGN_OR_RETURN(const Matrix gate, matrix("per_layer_input_gate"));
   ASSIGN_OR_RETURN(const Matrix all_layers, weights_.GetMatrix(names::kPleProjection));
   const size_t row = size_t{index} * config.ple_dim;
-  const LinearOp ple_in[] = {
-      {LinearWeight::All(gate), 0},
-      {LinearWeight::Outputs(all_layers, row, row + config.ple_dim), 1}};
+  const LinearOp ple_in[] = {{LinearWeight::All(gate), 0},
+                             {LinearWeight::Outputs(all_layers, row, row + config.ple_dim), 1}};
   ASSIGN_OR_RETURN(layer->ple_in, MakeBlock(ple_in));
   ASSIGN_OR_RETURN(const Matrix projection, matrix("per_layer_projection"));
   const LinearOp ple_out[] = {{LinearWeight::All(projection), 0}};
@@ -114,9 +117,9 @@ Status DecoderBlocks::LoadLayer(uint32_t index) {
   if (config.altup_correct_scale) {
     RETURN_IF_ERROR(vector("altup.correct_output_scale", &layer->correct_output_scale));
   }
-  for (const LinearBlock* block : {layer->kv.get(), layer->projections.get(),
-                                   layer->attention_out.get(), layer->ple_in.get(),
-                                   layer->ple_out.get()}) {
+  for (const LinearBlock* block :
+       {layer->kv.get(), layer->projections.get(), layer->attention_out.get(), layer->ple_in.get(),
+        layer->ple_out.get()}) {
     if (block != nullptr) loaded_parameters_ += block->num_parameters();
   }
   // Room for every shell now: running sessions hold references while shells are appended.

@@ -43,11 +43,11 @@ struct LayerBlocks {
 
   std::span<const float> input_norm, post_attention_norm, pre_ffn_norm, post_ffn_norm;  // [hidden]
   std::span<const float> post_ple_norm, laurel_norm;                                    // [hidden]
-  std::span<const float> q_norm, k_norm;                                                // [head_dim]
-  std::span<const float> router, router_norm;             // [n, hidden], [hidden]
-  std::span<const float> prediction_coefs;                // [n * n, n]
-  std::span<const float> correction_coefs;                // [n, n]
-  std::span<const float> correct_output_scale;            // [hidden], empty if the model has none
+  std::span<const float> q_norm, k_norm;        // [head_dim]
+  std::span<const float> router, router_norm;   // [n, hidden], [hidden]
+  std::span<const float> prediction_coefs;      // [n * n, n]
+  std::span<const float> correction_coefs;      // [n, n]
+  std::span<const float> correct_output_scale;  // [hidden], empty if the model has none
 };
 
 // The dense operators of the text decoder. Layers and shells are packed when a slice first asks

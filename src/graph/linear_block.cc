@@ -32,11 +32,10 @@ Status DefineWeight(xnn_subgraph_t subgraph, const LinearWeight& weight, const P
                                                source.elements(), kInternal, 0, id),
                        "define f32 weights");
     case DType::kQ8C:
-      return XnnStatus(
-          xnn_define_channelwise_quantized_tensor_value(
-              subgraph, xnn_datatype_qcint8, source.channel_scales(), 2, /*channel_dim=*/0, dims,
-              source.elements(), kInternal, 0, id),
-          "define q8c weights");
+      return XnnStatus(xnn_define_channelwise_quantized_tensor_value(
+                           subgraph, xnn_datatype_qcint8, source.channel_scales(), 2,
+                           /*channel_dim=*/0, dims, source.elements(), kInternal, 0, id),
+                       "define q8c weights");
     case DType::kQ4C:
       return XnnStatus(
           xnn_define_channelwise_quantized_tensor_value_v2(
@@ -69,15 +68,26 @@ LinearBlock::~LinearBlock() {
   if (runtime_ != nullptr) xnn_delete_runtime(runtime_);
 }
 
-Status LinearBlock::Build(std::span<const LinearOp> ops) {
-  NESTLING_DCHECK(!ops.empty() && ops.size() <= kMaxOps);
-  for (const LinearOp& op : ops) {
+Status LinearBlock::Build(std::span<const LinearOp> all_ops) {
+  NESTLING_DCHECK(!all_ops.empty() && all_ops.size() <= kMaxOps);
+  std::vector<LinearOp> ops;  // those of the subgraph
+  for (size_t i = 0; i < all_ops.size(); ++i) {
+    const LinearOp& op = all_ops[i];
     NESTLING_DCHECK(op.input < kMaxInputs);
     if (input_channels_.size() <= op.input) input_channels_.resize(op.input + 1);
     input_channels_[op.input] = op.weight.in;
-    output_channels_.push_back(op.weight.out);
     num_parameters_ += op.weight.in * op.weight.out;
+    if (op.weight.matrix.layout == Layout::kTiled) {
+      tiled_.Add(op.weight, op.input, i);
+    } else {
+      ops.push_back(op);
+      subgraph_outputs_.push_back(i);
+    }
   }
+  return ops.empty() ? OkStatus() : BuildSubgraph(ops);
+}
+
+Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
   const size_t num_inputs = input_channels_.size();
   const uint32_t num_external = static_cast<uint32_t>(num_inputs + ops.size());
   xnn_subgraph_t raw = nullptr;
@@ -89,21 +99,20 @@ Status LinearBlock::Build(std::span<const LinearOp> ops) {
     const size_t dims[2] = {1, input_channels_[i]};
     uint32_t id = XNN_INVALID_VALUE_ID;
     RETURN_IF_ERROR(XnnStatus(
-        xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr,
-                                static_cast<uint32_t>(i), XNN_VALUE_FLAG_EXTERNAL_INPUT, &id),
+        xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr, static_cast<uint32_t>(i),
+                                XNN_VALUE_FLAG_EXTERNAL_INPUT, &id),
         "define an input"));
     const bool wanted = std::any_of(ops.begin(), ops.end(), [&](const LinearOp& op) {
       return op.input == i && IsQuantised(op.weight.matrix.dtype);
     });
     if (!wanted) continue;
+    RETURN_IF_ERROR(XnnStatus(xnn_define_dynamically_quantized_tensor_value(
+                                  raw, xnn_datatype_qdint8, 2, /*num_non_batch_dims=*/1, dims,
+                                  XNN_INVALID_VALUE_ID, 0, &quantised[i]),
+                              "define a quantised input"));
     RETURN_IF_ERROR(
-        XnnStatus(xnn_define_dynamically_quantized_tensor_value(
-                      raw, xnn_datatype_qdint8, 2, /*num_non_batch_dims=*/1, dims,
-                      XNN_INVALID_VALUE_ID, 0, &quantised[i]),
-                  "define a quantised input"));
-    RETURN_IF_ERROR(XnnStatus(xnn_define_unary(raw, xnn_unary_convert, /*params=*/nullptr, id,
-                                               quantised[i], 0),
-                              "define a conversion"));
+        XnnStatus(xnn_define_unary(raw, xnn_unary_convert, /*params=*/nullptr, id, quantised[i], 0),
+                  "define a conversion"));
   }
 
   std::vector<PackSource> sources;  // alive until the runtime has packed them
@@ -113,20 +122,19 @@ Status LinearBlock::Build(std::span<const LinearOp> ops) {
     const LinearOp& op = ops[i];
     const size_t dims[2] = {1, op.weight.out};
     uint32_t output = XNN_INVALID_VALUE_ID, weight = XNN_INVALID_VALUE_ID;
-    RETURN_IF_ERROR(XnnStatus(
-        xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr,
-                                static_cast<uint32_t>(num_inputs + i),
-                                XNN_VALUE_FLAG_EXTERNAL_OUTPUT, &output),
-        "define an output"));
+    RETURN_IF_ERROR(XnnStatus(xnn_define_tensor_value(raw, xnn_datatype_fp32, 2, dims, nullptr,
+                                                      static_cast<uint32_t>(num_inputs + i),
+                                                      XNN_VALUE_FLAG_EXTERNAL_OUTPUT, &output),
+                              "define an output"));
     ASSIGN_OR_RETURN(PackSource source, PackSource::Create(op.weight));
     sources.push_back(std::move(source));
     RETURN_IF_ERROR(DefineWeight(raw, op.weight, sources.back(), &weight));
-    const uint32_t input = IsQuantised(op.weight.matrix.dtype) ? quantised[op.input]
-                                                               : static_cast<uint32_t>(op.input);
-    RETURN_IF_ERROR(XnnStatus(
-        xnn_define_fully_connected(raw, -kInfinity, kInfinity, input, weight,
-                                   /*bias_id=*/XNN_INVALID_VALUE_ID, output, /*flags=*/0),
-        "define a fully connected operator"));
+    const uint32_t input =
+        IsQuantised(op.weight.matrix.dtype) ? quantised[op.input] : static_cast<uint32_t>(op.input);
+    RETURN_IF_ERROR(
+        XnnStatus(xnn_define_fully_connected(raw, -kInfinity, kInfinity, input, weight,
+                                             /*bias_id=*/XNN_INVALID_VALUE_ID, output, /*flags=*/0),
+                  "define a fully connected operator"));
   }
 
   const std::lock_guard lock(context_.mutex());
@@ -151,9 +159,10 @@ Status LinearBlock::Reshape(size_t num_tokens) {
 }
 
 Status LinearBlock::Run(size_t num_tokens, std::span<const float* const> inputs,
-                        std::span<float* const> outputs) {
+                        std::span<float* const> outputs, const LinearWorkspace& workspace) {
   NESTLING_DCHECK(inputs.size() == input_channels_.size());
-  NESTLING_DCHECK(outputs.size() == output_channels_.size());
+  if (!tiled_.empty()) tiled_.Run(context_.pool(), num_tokens, inputs, outputs, workspace);
+  if (runtime_ == nullptr) return OkStatus();
   const std::lock_guard lock(context_.mutex());
   bool changed = false;
   if (num_tokens != num_tokens_) {
@@ -166,7 +175,9 @@ Status LinearBlock::Run(size_t num_tokens, std::span<const float* const> inputs,
     values_[id].data = pointer;
   };
   for (size_t i = 0; i < inputs.size(); ++i) set(i, inputs[i]);
-  for (size_t i = 0; i < outputs.size(); ++i) set(inputs.size() + i, outputs[i]);
+  for (size_t i = 0; i < subgraph_outputs_.size(); ++i) {
+    set(inputs.size() + i, outputs[subgraph_outputs_[i]]);
+  }
   if (changed) {
     RETURN_IF_ERROR(
         XnnStatus(xnn_setup_runtime_v2(runtime_, values_.size(), values_.data()), "set up"));

@@ -70,8 +70,8 @@ LinearWeight LinearWeight::Outputs(const Matrix& matrix, size_t begin, size_t en
 }
 
 LinearWeight LinearWeight::Shell(const Matrix& matrix, size_t shell, size_t begin, size_t end) {
-  return {.matrix = matrix, .out = matrix.out, .in_begin = begin, .in = end - begin,
-          .shell = shell};
+  return {
+      .matrix = matrix, .out = matrix.out, .in_begin = begin, .in = end - begin, .shell = shell};
 }
 
 Result<PackSource> PackSource::Create(const LinearWeight& weight) {
@@ -112,9 +112,8 @@ Result<PackSource> PackSource::Create(const LinearWeight& weight) {
   source.elements_ = own;
   if (dtype == DType::kQ4B32) {
     const size_t blocks = weight.in / kBlockSize;
-    ASSIGN_OR_RETURN(
-        source.own_scales_,
-        AlignedBuffer<std::byte>::Create(blocks * weight.out * sizeof(uint16_t)));
+    ASSIGN_OR_RETURN(source.own_scales_,
+                     AlignedBuffer<std::byte>::Create(blocks * weight.out * sizeof(uint16_t)));
     Transpose(reinterpret_cast<const uint16_t*>(matrix.scales) +
                   weight.in_begin / kBlockSize * matrix.out,
               blocks, weight.out, reinterpret_cast<uint16_t*>(source.own_scales_.data()));

@@ -85,22 +85,28 @@ std::string ShapeText(std::span<const uint64_t> shape) {
   return text + "]";
 }
 
-constexpr const char* kLayoutNames[] = {"row_major", "transposed", "ple_rows"};
+constexpr const char* kLayoutNames[] = {"row_major", "transposed", "ple_rows", "tiled"};
 
-// The shells of a transposed tensor: its rows of scales, and blocks of scales, do not cross them.
-Status CheckShells(const TensorSpec& spec, const TensorInfo& tensor, const LayerConfig& layer) {
+// Whether a tensor may lie in tiles instead: matrices that need not be f32.
+bool MayBeTiled(const TensorSpec& spec) {
+  return spec.layout != Layout::kPleRows && !spec.keep_f32 && spec.shape.size() == 2;
+}
+
+// What lies along shells does not cross them: rows of scales, blocks of scales, tiles.
+Status CheckShells(const TensorSpec& spec, const TensorInfo& tensor,
+                   std::span<const uint32_t> shell_ends) {
   ASSIGN_OR_RETURN(const StorageSize size,
                    ComputeStorageSize(tensor.dtype, tensor.layout, tensor.shape, spec.num_shells));
   if (tensor.scales_bytes != size.scales_bytes) {
     return BadModel(tensor.scales_bytes, " bytes of scales, want ", size.scales_bytes, " for ",
                     spec.num_shells, " shells");
   }
-  if (tensor.dtype == DType::kQ4B32) {
-    for (const uint32_t end : layer.shell_ends) {
-      if (end % kBlockSize != 0) {
-        return BadModel("q4b32 with a shell that ends at ", end, ", want multiples of ",
-                        kBlockSize);
-      }
+  const bool tiled = tensor.layout == Layout::kTiled;
+  if (tensor.dtype != DType::kQ4B32 && !tiled) return OkStatus();
+  for (const uint32_t end : shell_ends) {
+    if (end % kBlockSize != 0) {
+      return BadModel(tiled ? "tiles" : "q4b32", " with a shell that ends at ", end,
+                      ", want multiples of ", kBlockSize);
     }
   }
   return OkStatus();
@@ -111,7 +117,7 @@ Status CheckTensor(const TensorSpec& spec, const TensorInfo& tensor) {
     return BadModel("in section ", SectionName(tensor.section), ", want ",
                     SectionName(spec.section));
   }
-  if (tensor.layout != spec.layout) {
+  if (tensor.layout != spec.layout && !(tensor.layout == Layout::kTiled && MayBeTiled(spec))) {
     return BadModel("layout ", kLayoutNames[static_cast<size_t>(tensor.layout)], ", want ",
                     kLayoutNames[static_cast<size_t>(spec.layout)]);
   }
@@ -147,19 +153,35 @@ std::vector<TensorSpec> TextTensors(const TextConfig& c) {
 
 Status CheckTextTensors(const ContainerReader& reader) {
   const TextConfig& text = reader.header().text;
-  // down_proj of each layer in turn: the specs come in the order of the layers.
-  auto layer = text.layers.begin();
   for (const TensorSpec& spec : TextTensors(text)) {
     const std::string where = StrCat("\"", reader.file().name(), "\": tensor \"", spec.name, "\"");
     const TensorInfo* tensor = reader.FindTensor(spec.name);
     if (tensor == nullptr) return BadModel(where, " is missing");
     Status status = CheckTensor(spec, *tensor);
-    if (status.ok() && spec.layout == Layout::kTransposed) {
-      status = CheckShells(spec, *tensor, *layer++);
+    const std::span<const uint32_t> cuts = CutsOf(spec.name, text);
+    if (status.ok() && (spec.layout == Layout::kTransposed || tensor->layout == Layout::kTiled)) {
+      status = CheckShells(spec, *tensor, cuts);
+    }
+    if (status.ok() && tensor->layout == Layout::kTiled && spec.name == names::kPleProjection &&
+        text.ple_dim % kTileOutputs != 0) {
+      status =
+          BadModel("tiles with ", text.ple_dim, " rows a layer, want multiples of ", kTileOutputs);
     }
     if (!status.ok()) return BadModel(where, ": ", status.message());
   }
   return OkStatus();
+}
+
+std::span<const uint32_t> CutsOf(std::string_view name, const TextConfig& text) {
+  constexpr std::string_view kPrefix = "layers.";
+  if (!name.starts_with(kPrefix) || name.find(".mlp.") == std::string_view::npos) return {};
+  uint32_t layer = 0;
+  for (const char c : name.substr(kPrefix.size())) {
+    if (c < '0' || c > '9') break;
+    layer = layer * 10 + static_cast<uint32_t>(c - '0');
+  }
+  if (layer >= text.num_layers()) return {};
+  return text.layers[layer].shell_ends;
 }
 
 uint64_t EffectiveParameters(const TextConfig& c, const SliceConfig& slice) {

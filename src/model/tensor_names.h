@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -43,6 +45,10 @@ struct TensorSpec {
 // Every tensor that the text decoder of `config` uses, in file order. Shared layers have no
 // k_proj, v_proj and k_norm.
 std::vector<TensorSpec> TextTensors(const TextConfig& config);
+
+// The ends of the shells that cut a tensor: those of its layer for gate_proj, up_proj (outputs) and
+// down_proj (inputs), none for other tensors.
+std::span<const uint32_t> CutsOf(std::string_view name, const TextConfig& text);
 
 // All of TextTensors() are in the container with the wanted section, layout, shape and a usable
 // dtype; kBadModel names the first that is not.

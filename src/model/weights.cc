@@ -57,9 +57,39 @@ float Scale(const Matrix& m, size_t out, size_t in, size_t shell) {
   }
 }
 
+// A row of a tiled matrix (container/FORMAT.md).
+void DequantizeTiledRow(const Matrix& matrix, size_t out_index, float* y) {
+  const size_t tile = out_index / kTileOutputs, lane = out_index % kTileOutputs;
+  size_t begin = 0;
+  for (size_t shell = 0; shell < matrix.num_shells(); ++shell) {
+    const size_t end = matrix.shell_ends.empty() ? matrix.in : matrix.shell_ends[shell];
+    const size_t width = end - begin;
+    const size_t first = matrix.out * begin + tile * kTileOutputs * width;  // element of the tile
+    if (matrix.dtype == DType::kQ8C) {
+      const float scale = Load<float>(matrix.scales, shell * matrix.out + out_index);
+      for (size_t i = 0; i < width; ++i) {
+        y[begin + i] = scale * static_cast<float>(Load<int8_t>(
+                                   matrix.data, first + i / 4 * 64 + lane * 4 + i % 4));
+      }
+    } else {
+      const size_t first_block = first / (kTileOutputs * kBlockSize);
+      for (size_t i = 0; i < width; ++i) {
+        const size_t block = first_block + i / kBlockSize, in_block = i % kBlockSize;
+        const int pair = std::to_integer<int>(
+            matrix.data[block * 256 + in_block % 16 / 4 * 64 + lane * 4 + in_block % 4]);
+        const int code = (in_block < 16 ? pair & 15 : pair >> 4) - 8;
+        y[begin + i] = static_cast<float>(code) *
+                       Bf16ToFloat(Load<uint16_t>(matrix.scales, block * kTileOutputs + lane));
+      }
+    }
+    begin = end;
+  }
+}
+
+bool InShells(Layout layout) { return layout == Layout::kTransposed || layout == Layout::kTiled; }
+
 bool ScaledPerShell(const TensorInfo& tensor) {
-  return tensor.layout == Layout::kTransposed &&
-         (tensor.dtype == DType::kQ8C || tensor.dtype == DType::kQ4C);
+  return InShells(tensor.layout) && (tensor.dtype == DType::kQ8C || tensor.dtype == DType::kQ4C);
 }
 
 }  // namespace
@@ -86,7 +116,7 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
     matrix.scales = section.data() + tensor.scales_offset;
     matrix.scales_bytes = tensor.scales_bytes;
   }
-  if (tensor.layout == Layout::kTransposed) matrix.shell_ends = shell_ends;
+  if (InShells(tensor.layout)) matrix.shell_ends = shell_ends;
   if (ScaledPerShell(tensor)) {
     const size_t rows = tensor.scales_bytes / (matrix.out * sizeof(float));
     if (rows != matrix.num_shells() || (!shell_ends.empty() && shell_ends.back() != matrix.in)) {
@@ -98,6 +128,7 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
 }
 
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y) {
+  if (matrix.layout == Layout::kTiled) return DequantizeTiledRow(matrix, out_index, y);
   for (size_t i = 0; i < matrix.in; ++i) {
     y[i] = Unscaled(matrix, out_index * matrix.in + i) * Scale(matrix, out_index, i, 0);
   }
@@ -105,7 +136,7 @@ void DequantizeRow(const Matrix& matrix, size_t out_index, float* y) {
 
 std::vector<float> DequantizeAll(const Matrix& matrix) {
   std::vector<float> all(matrix.out * matrix.in);
-  if (matrix.layout == Layout::kRowMajor) {
+  if (matrix.layout != Layout::kTransposed) {
     for (size_t o = 0; o < matrix.out; ++o) DequantizeRow(matrix, o, &all[o * matrix.in]);
     return all;
   }

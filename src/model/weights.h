@@ -28,7 +28,7 @@ struct Matrix {
   size_t data_bytes = 0;
   const std::byte* scales = nullptr;  // null if the dtype has none
   size_t scales_bytes = 0;
-  // kTransposed only: ends of the layer's shells along `in`. Row s of the q8c and q4c scales,
+  // kTransposed and a tiled down_proj: ends of the layer's shells along `in`. Row s of the q8c and q4c scales,
   // [shells, out], belongs to the inputs [shell_ends[s - 1], shell_ends[s]).
   std::span<const uint32_t> shell_ends;
 
@@ -41,7 +41,7 @@ struct Matrix {
 Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> section,
                           std::span<const uint32_t> shell_ends = {});
 
-// y[in] = row `out_index` of a row-major matrix, as f32.
+// y[in] = row `out_index` of a row-major or tiled matrix, as f32.
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y);
 
 // [out, in] f32, whatever the layout. For tests and small matrices: it takes out * in * 4 bytes.

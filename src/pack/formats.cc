@@ -57,6 +57,17 @@ DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
   return wanted;
 }
 
+Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
+  const bool tiles = (dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
+                     spec.layout != Layout::kPleRows && spec.shape.size() == 2;
+  if (!tiles || spec.shape[0] % kTileOutputs != 0 || !IsBlocked(spec.shape[1])) return spec.layout;
+  // Slices cut the feed-forward matrices at their shells, and layers the PLE projection.
+  const std::span<const uint32_t> cuts = CutsOf(spec.name, text);
+  if (!std::all_of(cuts.begin(), cuts.end(), IsBlocked)) return spec.layout;
+  if (spec.name == names::kPleProjection && text.ple_dim % kTileOutputs != 0) return spec.layout;
+  return Layout::kTiled;
+}
+
 DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options) {
   return shape.size() < 2 ? DType::kF32 : TowerFormat(options);
 }

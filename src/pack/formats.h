@@ -30,6 +30,11 @@ Status CheckFormatOptions(const FormatOptions& options);
 DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
                 const FormatOptions& options);
 
+// The layout of a tensor of the text decoder in that format: tiles wherever the matrix kernels can
+// read them in place, the specification's layout elsewhere. `text` is the whole model, so that a
+// sub-model gets the same bytes.
+Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text);
+
 // The format of a tower's tensor: vectors stay f32.
 DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options);
 

@@ -74,11 +74,12 @@ Result<std::vector<PackedTensor>> PlanText(const HfTensors& tensors, const TextC
     ASSIGN_OR_RETURN(const SourceTensor* source, tensors.Get(spec.name, SourceShape(spec)));
     const std::optional<uint32_t> layer = LayerOfTensor(spec.name);
     if (layer && !std::binary_search(kept.begin(), kept.end(), *layer)) continue;
+    const DType dtype = FormatFor(spec, ShellsOf(spec, whole), formats);
     PackedTensor tensor;
     tensor.plan = {.name = next->name,
                    .section = next->section,
-                   .dtype = FormatFor(spec, ShellsOf(spec, whole), formats),
-                   .layout = next->layout,
+                   .dtype = dtype,
+                   .layout = LayoutFor(spec, dtype, whole),
                    .shape = next->shape,
                    .num_shells = next->num_shells};
     tensor.source = source;

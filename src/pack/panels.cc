@@ -21,7 +21,7 @@ struct Panel {
   const PackedTensor* tensor;
   uint64_t begin;
   uint64_t end;
-  uint32_t shell = 0;  // kTransposed: the one that [begin, end) is in
+  uint32_t shell = 0;  // kTransposed, kTiled: the one that the panel is in
 };
 
 struct Scratch {
@@ -48,7 +48,28 @@ uint64_t SourceRowLength(const PackedTensor& tensor) {
   return shape.size() == 1 ? shape[0] : Product(shape) / shape[0];
 }
 
+// Shells of a tiled tensor: [first, second) of its inputs.
+std::pair<uint64_t, uint64_t> ShellOf(const PackedTensor& tensor, uint32_t shell) {
+  if (tensor.shell_ends.empty()) return {0, RowLength(tensor.plan)};
+  return {shell == 0 ? 0 : tensor.shell_ends[shell - 1], tensor.shell_ends[shell]};
+}
+
+// Whole tiles of rows, one shell after another.
+void AddTiledPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
+  const uint64_t rows = NumRows(tensor.plan);
+  const auto num_shells = static_cast<uint32_t>(std::max<size_t>(1, tensor.shell_ends.size()));
+  for (uint32_t shell = 0; shell < num_shells; ++shell) {
+    const auto [first, last] = ShellOf(tensor, shell);
+    const uint64_t step =
+        std::max<uint64_t>(1, kPanelElements / ((last - first) * kTileOutputs)) * kTileOutputs;
+    for (uint64_t begin = 0; begin < rows; begin += step) {
+      panels->push_back({&tensor, begin, std::min(begin + step, rows), shell});
+    }
+  }
+}
+
 void AddPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
+  if (tensor.plan.layout == Layout::kTiled) return AddTiledPanels(tensor, panels);
   if (tensor.plan.layout != Layout::kTransposed) {
     const uint64_t rows = NumRows(tensor.plan);
     const uint64_t step = std::max<uint64_t>(1, kPanelElements / SourceRowLength(tensor));
@@ -79,9 +100,10 @@ class PanelWriter {
 
   Status Write(const Panel& panel, Scratch* scratch) {
     const PackedTensor& tensor = *panel.tensor;
-    const Status status = tensor.plan.layout == Layout::kTransposed
-                              ? WriteColumns(panel, scratch)
-                              : WriteRows(panel, scratch);
+    const Layout layout = tensor.plan.layout;
+    const Status status = layout == Layout::kTiled        ? WriteTiles(panel, scratch)
+                          : layout == Layout::kTransposed ? WriteColumns(panel, scratch)
+                                                          : WriteRows(panel, scratch);
     if (status.ok()) return status;
     return Status(status.code(),
                   StrCat("tensor \"", tensor.source->name, "\": ", status.message()));
@@ -102,6 +124,31 @@ class PanelWriter {
     const uint64_t rows = panel.end - panel.begin;
     return Store(plan.name, panel.begin * (out.elements.size() / rows),
                  panel.begin * (out.scales.size() / rows), out);
+  }
+
+  Status WriteTiles(const Panel& panel, Scratch* scratch) {
+    const PackedTensor& tensor = *panel.tensor;
+    const TensorPlan& plan = tensor.plan;
+    const auto [first, last] = ShellOf(tensor, panel.shell);
+    const uint64_t width = last - first, out = plan.shape[0];
+    std::span<const float> values = scratch->values;
+    if (tensor.shell_ends.empty()) {
+      ASSIGN_OR_RETURN(values, ReadRows(panel, scratch));
+    } else {
+      RETURN_IF_ERROR(
+          ReadColumns(tensor, panel.begin, panel.end, first, last, &scratch->values));
+      values = scratch->values;
+    }
+    RETURN_IF_ERROR(CheckValues(plan.dtype, values));
+    QuantiseRows(plan.dtype, values, width, &scratch->panel);
+    ArrangeTiles(plan.dtype, width, &scratch->panel);
+    // Elements, and scales of blocks, before this panel: those of the earlier shells, and of this
+    // shell's earlier rows.
+    const uint64_t before = out * first + panel.begin * width;
+    const bool int4 = plan.dtype == DType::kQ4B32;
+    const uint64_t scale = int4 ? before / kBlockSize * sizeof(uint16_t)
+                                : (panel.shell * out + panel.begin) * sizeof(float);
+    return Store(plan.name, int4 ? before / 2 : before, scale, scratch->panel);
   }
 
   // The panel's rows as the container has them: without the groups of skipped layers.

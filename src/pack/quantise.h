@@ -31,9 +31,14 @@ struct QuantisedPanel {
 // Fails for NaN, infinity, and values that `dtype` cannot hold (f16 beyond 65504).
 Status CheckValues(DType dtype, std::span<const float> values);
 
+// The functions below want values that passed CheckValues.
 // kRowMajor: `values` is [rows, row_length]. A q4b32 row is a multiple of 32, a 4-bit row is even.
 void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
                   QuantisedPanel* panel);
+
+// Puts a panel of QuantiseRows into tiles: `row_length` is that of the whole shell, a multiple of
+// 32, and the number of rows a multiple of 16. Scales of q8c stay as they are.
+void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel);
 
 // kPleRows: `values` is [tokens, layers, ple_dim]; each span of ple_dim is followed by its scales.
 void QuantisePleRows(DType dtype, std::span<const float> values, size_t ple_dim,

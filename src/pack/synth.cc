@@ -287,10 +287,11 @@ Status FillPleSpans(const TensorMaker& maker, const Panel& panel, std::span<std:
 std::vector<TensorPlan> PlanTensors(const HeaderFields& fields, const FormatOptions& formats) {
   std::vector<TensorPlan> plans;
   for (TensorSpec& spec : TextTensors(fields.text)) {
+    const DType dtype = FormatFor(spec, ShellsOf(spec, fields.text), formats);
     plans.push_back({.name = spec.name,
                      .section = spec.section,
-                     .dtype = FormatFor(spec, ShellsOf(spec, fields.text), formats),
-                     .layout = spec.layout,
+                     .dtype = dtype,
+                     .layout = LayoutFor(spec, dtype, fields.text),
                      .shape = std::move(spec.shape),
                      .num_shells = spec.num_shells});
   }

@@ -65,9 +65,8 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
       InverseFrequency(config.rope_theta_full, config.head_dim);
   for (const LayerConfig& layer : config.layers) {
     decoder->sparsity_z_.push_back(
-        layer.activation_sparsity > 0
-            ? static_cast<float>(InverseNormal(layer.activation_sparsity))
-            : 0.0f);
+        layer.activation_sparsity > 0 ? static_cast<float>(InverseNormal(layer.activation_sparsity))
+                                      : 0.0f);
   }
   RETURN_IF_ERROR(decoder->SetSlice(engine.default_slice()));
   return decoder;
@@ -90,8 +89,8 @@ Status Decoder::SetSlice(const SliceConfig& slice) {
   return OkStatus();
 }
 
-Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position,
-                    Want want, LogitsSink sink, const std::atomic<bool>& cancelled) {
+Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
+                    LogitsSink sink, const std::atomic<bool>& cancelled) {
   NESTLING_DCHECK(!tokens.empty() && tokens.size() <= chunk_tokens_);
   Pass pass{scratch, tokens.size(), position};
   RETURN_IF_ERROR(Embed(pass, tokens));
@@ -128,10 +127,9 @@ Status Decoder::InitStreams(Pass& pass) {
   const size_t hidden = config_.hidden_size, num_streams = config_.altup_num_inputs;
   const float* inputs[] = {pass.s.embedding};
   RETURN_IF_ERROR(blocks_.altup_init().Run(
-      pass.rows, inputs, std::span(pass.s.streams + 1, num_streams - 1)));
+      pass.rows, inputs, std::span(pass.s.streams + 1, num_streams - 1), pass.s.linear));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
-    const float magnitude =
-        std::sqrt(kernels::MeanSquare(pass.s.embedding + t * hidden, hidden));
+    const float magnitude = std::sqrt(kernels::MeanSquare(pass.s.embedding + t * hidden, hidden));
     for (size_t k = 1; k < num_streams; ++k) {
       MatchMagnitude(pass.s.streams[k] + t * hidden, magnitude, hidden);
     }
@@ -161,7 +159,7 @@ Status Decoder::Merge(Pass& pass) {
   const float* inputs[7];
   for (size_t k = 1; k < num_streams; ++k) inputs[k - 1] = pass.s.streams[k];
   RETURN_IF_ERROR(blocks_.altup_merge().Run(pass.rows, std::span(inputs, num_streams - 1),
-                                            std::span(merged, num_streams - 1)));
+                                            std::span(merged, num_streams - 1), pass.s.linear));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
     const float* h0 = pass.s.streams[0] + t * hidden;
     float* out = pass.s.u + t * hidden;
@@ -184,7 +182,7 @@ Status Decoder::EmitLogits(Pass& pass, size_t first_index, LogitsSink sink) {
     const size_t rows = std::min(kLogitsRows, pass.rows - t);
     const float* inputs[] = {pass.s.u + t * hidden};
     float* outputs[] = {logits_.data()};
-    RETURN_IF_ERROR(blocks_.lm_head().Run(rows, inputs, outputs));
+    RETURN_IF_ERROR(blocks_.lm_head().Run(rows, inputs, outputs, pass.s.linear));
     if (config_.final_logit_softcap > 0) {
       constexpr size_t kPart = 16384;  // logits of one task
       engine_.pool().ParallelFor(DivUp(rows * vocab, kPart), [&](size_t part) {

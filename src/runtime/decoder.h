@@ -51,7 +51,7 @@ class Decoder {
 
   // One kept layer of the slice.
   struct Step {
-    uint32_t layer;      // in the whole model
+    uint32_t layer;  // in the whole model
     uint32_t ffn_width;
   };
   // Where a Run is: `rows` tokens from `position` on, in the first rows of the scratch.

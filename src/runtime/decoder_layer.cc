@@ -39,9 +39,10 @@ Status Decoder::RunLayer(Pass& pass, const Step& step) {
   const float* inputs[] = {pass.s.x};
   float* outputs[] = {pass.s.q, pass.s.laurel, pass.s.k, pass.s.v};
   const bool with_kv = layer.owns_kv && layer.kv == nullptr;
-  RETURN_IF_ERROR(layer.projections->Run(pass.rows, inputs, std::span(outputs, with_kv ? 4 : 2)));
+  RETURN_IF_ERROR(layer.projections->Run(pass.rows, inputs, std::span(outputs, with_kv ? 4 : 2),
+                                         pass.s.linear));
   if (layer.kv != nullptr) {
-    RETURN_IF_ERROR(layer.kv->Run(pass.rows, inputs, std::span(outputs + 2, 2)));
+    RETURN_IF_ERROR(layer.kv->Run(pass.rows, inputs, std::span(outputs + 2, 2), pass.s.linear));
   }
   if (layer.owns_kv) StoreKv(pass, step);
   return FinishLayer(pass, step);
@@ -54,12 +55,12 @@ Status Decoder::RunLastOwner(Pass& pass, const Step& step, Want want) {
   PredictAndNorm(pass, step);
   const float* inputs[] = {pass.s.x};
   float* kv_outputs[] = {pass.s.k, pass.s.v};
-  RETURN_IF_ERROR(layer.kv->Run(pass.rows, inputs, kv_outputs));
+  RETURN_IF_ERROR(layer.kv->Run(pass.rows, inputs, kv_outputs, pass.s.linear));
   StoreKv(pass, step);
   if (want == Want::kNone) return OkStatus();
   KeepLastRow(pass, config_, engine_.ple_table().row_bytes());
   float* outputs[] = {pass.s.q, pass.s.laurel};
-  RETURN_IF_ERROR(layer.projections->Run(pass.rows, inputs, outputs));
+  RETURN_IF_ERROR(layer.projections->Run(pass.rows, inputs, outputs, pass.s.linear));
   return FinishLayer(pass, step);
 }
 
@@ -121,7 +122,7 @@ Status Decoder::FinishLayer(Pass& pass, const Step& step) {
   Attend(pass, step);
   const float* inputs[] = {pass.s.attention, pass.s.laurel};
   float* outputs[] = {pass.s.attention_out, pass.s.laurel_out};
-  RETURN_IF_ERROR(layer.attention_out->Run(pass.rows, inputs, outputs));
+  RETURN_IF_ERROR(layer.attention_out->Run(pass.rows, inputs, outputs, pass.s.linear));
   const float* active = pass.s.streams[config_.altup_active_idx];
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
     const size_t row = t * hidden;
@@ -150,8 +151,8 @@ void Decoder::Attend(Pass& pass, const Step& step) {
     const size_t begin = index / kv_heads * tile;
     const size_t tokens = std::min(tile, pass.rows - begin);
     float* memory = pass.s.attention_scratch + index * pass.s.attention_scratch_floats;
-    float* q = memory;                                  // [tokens * group, head_dim]
-    float* out = q + tile * group * head_dim;           // [tokens * group, head_dim]
+    float* q = memory;                         // [tokens * group, head_dim]
+    float* out = q + tile * group * head_dim;  // [tokens * group, head_dim]
     int64_t first_key[kAttentionRows], last_key[kAttentionRows];
     // A group wider than a task's usual rows makes tasks of one token (AttentionTileTokens).
     const size_t part = std::min(group, kAttentionRows);
@@ -164,8 +165,8 @@ void Decoder::Attend(Pass& pass, const Step& step) {
         const float* sin = pass.s.sin[type] + t * head_dim / 2;
         for (size_t h = 0; h < part_heads; ++h, ++row) {
           const size_t head = kv_head * group + h0 + h;
-          kernels::NormRope(pass.s.q + (t * heads + head) * head_dim, layer.q_norm.data(), cos,
-                            sin, q + row * head_dim, head_dim, config_.rms_norm_eps);
+          kernels::NormRope(pass.s.q + (t * heads + head) * head_dim, layer.q_norm.data(), cos, sin,
+                            q + row * head_dim, head_dim, config_.rms_norm_eps);
           first_key[row] = kv_->FirstVisible(step.layer, position);
           last_key[row] = position;
         }
@@ -213,7 +214,7 @@ Status Decoder::FeedForward(Pass& pass, const Step& step) {
   for (uint32_t end = 0; end < step.ffn_width; ++num_shells) {
     const FfnShell& shell = layer.shells[num_shells];
     float* outputs[] = {pass.s.gate + rows * shell.begin, pass.s.up + rows * shell.begin};
-    RETURN_IF_ERROR(shell.gate_up->Run(rows, inputs, outputs));
+    RETURN_IF_ERROR(shell.gate_up->Run(rows, inputs, outputs, pass.s.linear));
     end = shell.end;
   }
   const std::span<const FfnShell> shells(layer.shells.data(), num_shells);
@@ -256,7 +257,7 @@ Status Decoder::FeedForward(Pass& pass, const Step& step) {
     const bool first = shell.begin == 0;
     const float* down_inputs[] = {pass.s.gate + rows * shell.begin};
     float* outputs[] = {first ? pass.s.ffn_out : pass.s.shell_out};
-    RETURN_IF_ERROR(shell.down->Run(rows, down_inputs, outputs));
+    RETURN_IF_ERROR(shell.down->Run(rows, down_inputs, outputs, pass.s.linear));
     if (first) continue;
     ForRows(engine_.pool(), rows, [&](size_t t) {
       float* sum = pass.s.ffn_out + t * hidden;
@@ -294,14 +295,13 @@ Status Decoder::AddPle(Pass& pass, const Step& step) {
   const size_t hidden = config_.hidden_size, ple_dim = config_.ple_dim;
   const float* inputs[] = {pass.s.ple_input, pass.s.embedding};
   float* outputs[] = {pass.s.ple_gate, pass.s.ple_projection};
-  RETURN_IF_ERROR(layer.ple_in->Run(pass.rows, inputs, outputs));
+  RETURN_IF_ERROR(layer.ple_in->Run(pass.rows, inputs, outputs, pass.s.linear));
   const float projection_scale = 1.0f / std::sqrt(static_cast<float>(hidden));
   const float row_scale = std::sqrt(static_cast<float>(ple_dim));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
     float* ple = pass.s.ple_projection + t * ple_dim;
     kernels::Scale(ple, projection_scale, ple_dim);
-    kernels::RmsNorm(ple, blocks_.ple_projection_norm().data(), ple, ple_dim,
-                     config_.rms_norm_eps);
+    kernels::RmsNorm(ple, blocks_.ple_projection_norm().data(), ple, ple_dim, config_.rms_norm_eps);
     float* row = pass.s.ple_row + t * ple_dim;
     table.DequantizeSpan(pass.s.ple_rows + t * table.row_bytes(), step.layer, row_scale, row);
     for (size_t i = 0; i < ple_dim; ++i) ple[i] += row[i];
@@ -311,7 +311,7 @@ Status Decoder::AddPle(Pass& pass, const Step& step) {
   });
   const float* gates[] = {pass.s.ple_gate};
   float* added[] = {pass.s.ple_out};
-  RETURN_IF_ERROR(layer.ple_out->Run(pass.rows, gates, added));
+  RETURN_IF_ERROR(layer.ple_out->Run(pass.rows, gates, added, pass.s.linear));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
     float* z = pass.s.ple_out + t * hidden;
     kernels::RmsNorm(z, layer.post_ple_norm.data(), z, hidden, config_.rms_norm_eps);

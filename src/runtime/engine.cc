@@ -47,8 +47,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(const std::string& path,
 Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
                                                const EngineOptions& options) {
   if (options.chunk_tokens > kMaxChunkTokens) {
-    return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, at most ",
-                           kMaxChunkTokens);
+    return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, at most ", kMaxChunkTokens);
   }
   std::unique_ptr<Engine> engine(new Engine);
   engine->chunk_tokens_ = options.chunk_tokens != 0 ? options.chunk_tokens : kDefaultChunkTokens;

@@ -33,9 +33,9 @@ struct EngineOptions {
 
 // Counters of the engine's memory in bytes; groups do not overlap.
 struct EngineMemory {
-  uint64_t mapped = 0;         // containers' sections mapped from storage (address space)
-  uint64_t packed_weights = 0; // XNNPACK's layout, anonymous
-  uint64_t scratch = 0;        // activations of running and finished calls, kept for the next
+  uint64_t mapped = 0;             // containers' sections mapped from storage (address space)
+  uint64_t packed_weights = 0;     // XNNPACK's layout, anonymous
+  uint64_t scratch = 0;            // activations of running and finished calls, kept for the next
   uint64_t loaded_parameters = 0;  // of the text decoder
 };
 

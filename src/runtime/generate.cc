@@ -57,11 +57,9 @@ Result<GenerateResult> Session::Generate(const GenerateOptions& options, TokenCa
   if (tokens_.empty()) return FailedPrecondition("nothing to continue: the session has no tokens");
   const TextConfig& config = engine_.text_config();
   ASSIGN_OR_RETURN(const auto sampler, Sampler::Create(options.sampling, config.vocab_size));
-  ASSIGN_OR_RETURN(TextStream text,
-                   TextStream::Create(engine_.tokenizer(), options.stop_strings));
-  const std::vector<int32_t>& stop_tokens = options.stop_tokens.empty()
-                                                ? engine_.header().generation.stop_tokens
-                                                : options.stop_tokens;
+  ASSIGN_OR_RETURN(TextStream text, TextStream::Create(engine_.tokenizer(), options.stop_strings));
+  const std::vector<int32_t>& stop_tokens =
+      options.stop_tokens.empty() ? engine_.header().generation.stop_tokens : options.stop_tokens;
   for (const int32_t id : tokens_) sampler->Accept(id);
 
   const RunningCall running(*this);

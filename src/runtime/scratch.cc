@@ -66,13 +66,19 @@ Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_
   for (float** pointer : {&scratch->cos[0], &scratch->cos[1], &scratch->sin[0], &scratch->sin[1]}) {
     parts.push_back({pointer, tokens * config.head_dim / 2});
   }
+  // The widest inputs of a block: the FFN's, those of attention_out, of ple_in, of altup_merge.
+  const size_t streams = config.altup_num_inputs - 1;
+  const size_t widest = std::max({ffn, q_width + config.laurel_rank, 2 * hidden, streams * hidden});
+  scratch->linear.bytes = LinearWorkspaceBytes(tokens, widest, std::max<size_t>(streams, 2));
   const auto part_bytes = [](size_t bytes) { return RoundUp(bytes + kSlackBytes, kAlignment); };
-  size_t total = part_bytes(tokens * ple_row_bytes);
+  size_t total = part_bytes(tokens * ple_row_bytes) + part_bytes(scratch->linear.bytes);
   for (const Part& part : parts) total += part_bytes(part.floats * sizeof(float));
   ASSIGN_OR_RETURN(scratch->memory_, LazyMemory::Create(total));
   std::byte* next = scratch->memory_.data();
   scratch->ple_rows = next;
   next += part_bytes(tokens * ple_row_bytes);
+  scratch->linear.data = next;
+  next += part_bytes(scratch->linear.bytes);
   for (const Part& part : parts) {
     *part.pointer = reinterpret_cast<float*>(next);
     next += part_bytes(part.floats * sizeof(float));

@@ -10,6 +10,7 @@
 #include "base/lazy_memory.h"
 #include "base/status.h"
 #include "container/header_fields.h"
+#include "graph/tiled_ops.h"
 
 namespace nestling {
 
@@ -20,30 +21,31 @@ class Scratch {
   static Result<std::unique_ptr<Scratch>> Create(const TextConfig& config, size_t max_tokens,
                                                  size_t ple_row_bytes);
 
-  float* embedding;        // e [T, hidden]
-  float* streams[8];       // AltUp streams, each [T, hidden]
-  float* x;                // normed input of the attention and of the FFN [T, hidden]
-  float* q;                // [T, heads * head_dim]
-  float* k;                // [T, kv_heads * head_dim]
-  float* v;                // [T, kv_heads * head_dim]
-  float* laurel;           // [T, rank]
-  float* attention;        // [T, heads * head_dim]
-  float* attention_out;    // [T, hidden]
-  float* laurel_out;       // [T, hidden]
-  float* u;                // residual around the FFN [T, hidden]
-  float* gate;             // shell after shell, each [T, width of the shell]
-  float* up;               // likewise
-  float* ffn_out;          // [T, hidden]
-  float* shell_out;        // [T, hidden]
-  float* ple_input;        // z [T, hidden]
-  float* ple_gate;         // [T, ple_dim]
-  float* ple_projection;   // [T, ple_dim]
-  float* ple_row;          // one layer's span of the PLE rows [T, ple_dim]
-  float* ple_out;          // [T, hidden]
-  float* cos[2];           // by LayerType, [T, head_dim / 2]
+  float* embedding;       // e [T, hidden]
+  float* streams[8];      // AltUp streams, each [T, hidden]
+  float* x;               // normed input of the attention and of the FFN [T, hidden]
+  float* q;               // [T, heads * head_dim]
+  float* k;               // [T, kv_heads * head_dim]
+  float* v;               // [T, kv_heads * head_dim]
+  float* laurel;          // [T, rank]
+  float* attention;       // [T, heads * head_dim]
+  float* attention_out;   // [T, hidden]
+  float* laurel_out;      // [T, hidden]
+  float* u;               // residual around the FFN [T, hidden]
+  float* gate;            // shell after shell, each [T, width of the shell]
+  float* up;              // likewise
+  float* ffn_out;         // [T, hidden]
+  float* shell_out;       // [T, hidden]
+  float* ple_input;       // z [T, hidden]
+  float* ple_gate;        // [T, ple_dim]
+  float* ple_projection;  // [T, ple_dim]
+  float* ple_row;         // one layer's span of the PLE rows [T, ple_dim]
+  float* ple_out;         // [T, hidden]
+  float* cos[2];          // by LayerType, [T, head_dim / 2]
   float* sin[2];
-  std::byte* ple_rows;     // [T, ple_row_bytes]
-  float* attention_scratch;  // one task after another
+  std::byte* ple_rows;              // [T, ple_row_bytes]
+  LinearWorkspace linear;           // of one block at a time
+  float* attention_scratch;         // one task after another
   size_t attention_scratch_floats;  // of one task
   size_t max_tokens;
 

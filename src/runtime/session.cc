@@ -37,12 +37,11 @@ Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
                            engine.chunk_tokens());
   }
   std::unique_ptr<Session> session(new Session(engine));
-  session->context_tokens_ = options.context_tokens != 0 ? options.context_tokens
-                                                         : std::min(kDefaultContextTokens, limit);
+  session->context_tokens_ =
+      options.context_tokens != 0 ? options.context_tokens : std::min(kDefaultContextTokens, limit);
   const uint32_t chunk = options.chunk_tokens != 0 ? options.chunk_tokens : engine.chunk_tokens();
-  ASSIGN_OR_RETURN(session->decoder_,
-                   Decoder::Create(engine, session->context_tokens_, chunk,
-                                   engine.ResolveKvType(options.kv)));
+  ASSIGN_OR_RETURN(session->decoder_, Decoder::Create(engine, session->context_tokens_, chunk,
+                                                      engine.ResolveKvType(options.kv)));
   session->tokens_.reserve(session->context_tokens_);
   ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
   session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();

@@ -22,7 +22,7 @@ class Decoder;
 struct SessionOptions {
   uint32_t context_tokens = 0;  // 0: min(4096, the model's limit)
   KvChoice kv = KvChoice::kAuto;
-  uint32_t chunk_tokens = 0;    // 0: the engine's; at most the engine's
+  uint32_t chunk_tokens = 0;  // 0: the engine's; at most the engine's
 };
 
 struct SessionCounters {
@@ -83,9 +83,10 @@ class Session {
   using LogitsRow = FunctionRef<Status(size_t index, std::span<const float> logits)>;
   Status PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row);
 
-  // Generates from the last token; the sampler's random sequence begins anew. kFailedPrecondition when the session is empty. The callback
-  // returns false to stop. Afterwards the kv cache holds every generated token but the last,
-  // which the next call feeds first; the caller does not notice.
+  // Generates from the last token; the sampler's random sequence begins anew. kFailedPrecondition
+  // when the session is empty. The callback returns false to stop. Afterwards the kv cache holds
+  // every generated token but the last, which the next call feeds first; the caller does not
+  // notice.
   using TokenCallback = FunctionRef<bool(const GeneratedToken&)>;
   Result<GenerateResult> Generate(const GenerateOptions& options, TokenCallback callback);
 
@@ -148,8 +149,8 @@ class Session {
   std::unique_ptr<Decoder> decoder_;
   uint32_t context_tokens_ = 0;
   std::vector<int32_t> tokens_;
-  size_t num_cached_ = 0;         // tokens whose keys and values are in the cache
-  AlignedBuffer<float> logits_;   // [vocab], of the last token when logits_valid_
+  size_t num_cached_ = 0;        // tokens whose keys and values are in the cache
+  AlignedBuffer<float> logits_;  // [vocab], of the last token when logits_valid_
   bool logits_valid_ = false;
   std::atomic<bool> running_{false};
   std::atomic<bool> cancelled_{false};

@@ -29,7 +29,13 @@ Result<std::vector<float>> PleValues(const ContainerReader& reader) {
   return values;
 }
 
-// The tensor in the file order of its layout.
+// Tiles are for quantised matrices only.
+Layout StoredLayout(const TensorInfo& tensor) {
+  if (tensor.layout != Layout::kTiled) return tensor.layout;
+  return tensor.name.ends_with("mlp.down_proj") ? Layout::kTransposed : Layout::kRowMajor;
+}
+
+// The tensor in the file order of its new layout.
 Result<std::vector<float>> StoredValues(const ContainerReader& reader, const ModelWeights& weights,
                                         const TensorInfo& tensor) {
   if (tensor.layout == Layout::kPleRows) return PleValues(reader);
@@ -39,7 +45,7 @@ Result<std::vector<float>> StoredValues(const ContainerReader& reader, const Mod
   }
   ASSIGN_OR_RETURN(const Matrix matrix, weights.GetMatrix(tensor.name));
   std::vector<float> values = DequantizeAll(matrix);  // [out, in]
-  if (tensor.layout != Layout::kTransposed) return values;
+  if (StoredLayout(tensor) != Layout::kTransposed) return values;
   std::vector<float> transposed(values.size());
   for (size_t o = 0; o < matrix.out; ++o) {
     for (size_t i = 0; i < matrix.in; ++i) {
@@ -59,7 +65,7 @@ Status DequantiseContainer(const std::string& source, const std::string& target)
     RETURN_IF_ERROR(writer->Declare({.name = tensor.name,
                                      .section = tensor.section,
                                      .dtype = DType::kF32,
-                                     .layout = tensor.layout,
+                                     .layout = StoredLayout(tensor),
                                      .shape = tensor.shape}));
   }
   RETURN_IF_ERROR(writer->Layout());

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops that the SIMD variants share: tiles outside, so that a tile's weights stay in the
+// first-level cache while blocks of rows pass over them. Included after the variant's
+// micro-kernels, in its anonymous namespace.
+#pragma once
+
+#include <stddef.h>
+
+#include "kernels/tiled_linear/tiled_linear.h"
+
+namespace nestling::kernels {
+namespace {
+
+// Calls Micro::template Run<rows>(args, row, tile) for 1 <= rows <= kMaxRows.
+template <typename Micro, size_t kRows>
+inline void RunRows(const TiledArgs& args, size_t rows, size_t row, size_t tile) {
+  if (rows == kRows) {
+    Micro::template Run<kRows>(args, row, tile);
+  } else if constexpr (kRows > 1) {
+    RunRows<Micro, kRows - 1>(args, rows, row, tile);
+  }
+}
+
+template <typename Micro>
+inline void RunTiles(const TiledArgs& args) {
+  // Blocks of nearly equal height: a last block of one row would waste its weights.
+  const size_t num_blocks = (args.rows + Micro::kMaxRows - 1) / Micro::kMaxRows;
+  for (size_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
+    size_t row = 0;
+    for (size_t block = 0; block < num_blocks; ++block) {
+      const size_t rows = (args.rows - row + num_blocks - block - 1) / (num_blocks - block);
+      RunRows<Micro, Micro::kMaxRows>(args, rows, row, tile);
+      row += rows;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nestling::kernels

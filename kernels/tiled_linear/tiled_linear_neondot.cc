@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/isa.h"
+#include "kernels/tiled_linear/tiled_linear_blocked.h"
+
+namespace nestling::kernels {
+namespace {
+
+constexpr size_t kQuarters = 4;  // a tile is four vectors of four outputs
+
+inline float32x4_t Bf16Scales(const uint16_t* scales) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(scales)), 16));
+}
+
+void QuantizeNeon(const float* x, size_t k, int8_t* codes, float* scale, int32_t* offsets,
+                  int32_t* total) {
+  float32x4_t most = vdupq_n_f32(0.0f);
+  for (size_t i = 0; i < k; i += 4) most = vmaxq_f32(most, vabsq_f32(vld1q_f32(x + i)));
+  const float largest = vmaxvq_f32(most);
+  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+  *scale = largest / 127.0f;
+  int32_t sum = 0;
+  for (size_t i = 0; i < k; i += 32) {
+    int32x4_t parts = vdupq_n_s32(0);
+    for (size_t p = 0; p < 4; ++p) {
+      const int32x4_t a = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i + 8 * p), inverse));
+      const int32x4_t b = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + i + 8 * p + 4), inverse));
+      parts = vaddq_s32(parts, vaddq_s32(a, b));
+      vst1_s8(codes + i + 8 * p, vqmovn_s16(vcombine_s16(vqmovn_s32(a), vqmovn_s32(b))));
+    }
+    const int32_t block = vaddvq_s32(parts);
+    offsets[i / 32] = -8 * block;
+    sum += block;
+  }
+  *total = sum;
+}
+
+struct Int4 {
+  static constexpr size_t kMaxRows = 4;
+
+  template <size_t kRows>
+  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+    const size_t blocks = args.k / kTileInputs;
+    const uint8_t* codes = args.codes + tile * blocks * 256;
+    const uint16_t* scales =
+        static_cast<const uint16_t*>(args.scales) + tile * blocks * kTileOutputs;
+    const int8_t* x = args.x.codes + row * args.k;
+    const int32_t* offsets = args.x.offsets + row * blocks;
+    const uint8x16_t low_half = vdupq_n_u8(15);
+    float32x4_t sums[kRows][kQuarters];
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t q = 0; q < kQuarters; ++q) sums[r][q] = vdupq_n_f32(0.0f);
+    }
+    for (size_t block = 0; block < blocks; ++block) {
+      int8x16_t inputs[kRows][2];
+      for (size_t r = 0; r < kRows; ++r) {
+        inputs[r][0] = vld1q_s8(x + r * args.k);
+        inputs[r][1] = vld1q_s8(x + r * args.k + 16);
+      }
+      for (size_t q = 0; q < kQuarters; ++q) {
+        int32x4_t products[kRows];
+        for (size_t r = 0; r < kRows; ++r) products[r] = vdupq_n_s32(offsets[r * blocks]);
+        const auto add = [&](auto lane) {
+          constexpr int kLane = decltype(lane)::value;
+          const uint8x16_t pair = vld1q_u8(codes + 64 * kLane + 16 * q);
+          const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(pair, low_half));
+          const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(pair, 4));
+          for (size_t r = 0; r < kRows; ++r) {
+            products[r] = vdotq_laneq_s32(products[r], low, inputs[r][0], kLane);
+            products[r] = vdotq_laneq_s32(products[r], high, inputs[r][1], kLane);
+          }
+        };
+        add(Lane<0>());
+        add(Lane<1>());
+        add(Lane<2>());
+        add(Lane<3>());
+        const float32x4_t scale = Bf16Scales(scales + 4 * q);
+        for (size_t r = 0; r < kRows; ++r) {
+          sums[r][q] = vfmaq_f32(sums[r][q], vcvtq_f32_s32(products[r]), scale);
+        }
+      }
+      codes += 256;
+      scales += kTileOutputs;
+      x += kTileInputs;
+      ++offsets;
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
+      for (size_t q = 0; q < kQuarters; ++q) {
+        vst1q_f32(out + 4 * q, vmulq_n_f32(sums[r][q], args.x.scales[row + r]));
+      }
+    }
+  }
+
+ private:
+  template <int kLane>
+  struct Lane {
+    static constexpr int value = kLane;
+  };
+};
+
+struct Int8 {
+  static constexpr size_t kMaxRows = 4;
+
+  template <size_t kRows>
+  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+    const int8_t* codes =
+        reinterpret_cast<const int8_t*>(args.codes) + tile * kTileOutputs * args.k;
+    const int8_t* x = args.x.codes + row * args.k;
+    int32x4_t sums[kRows][kQuarters];
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t q = 0; q < kQuarters; ++q) sums[r][q] = vdupq_n_s32(0);
+    }
+    for (size_t i = 0; i < args.k; i += 4, codes += 64, x += 4) {
+      for (size_t r = 0; r < kRows; ++r) {
+        int32_t four;
+        memcpy(&four, x + r * args.k, sizeof four);
+        const int8x16_t inputs = vreinterpretq_s8_s32(vdupq_n_s32(four));
+        for (size_t q = 0; q < kQuarters; ++q) {
+          sums[r][q] = vdotq_s32(sums[r][q], vld1q_s8(codes + 16 * q), inputs);
+        }
+      }
+    }
+    const float* scales = static_cast<const float*>(args.scales) + tile * kTileOutputs;
+    for (size_t r = 0; r < kRows; ++r) {
+      float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
+      for (size_t q = 0; q < kQuarters; ++q) {
+        const float32x4_t scale = vmulq_n_f32(vld1q_f32(scales + 4 * q), args.x.scales[row + r]);
+        vst1q_f32(out + 4 * q, vmulq_f32(vcvtq_f32_s32(sums[r][q]), scale));
+      }
+    }
+  }
+};
+
+}  // namespace
+
+const TiledLinearKernel kTiledLinearNeondot = {"neondot", kIsaNeon | kIsaNeonDot, &QuantizeNeon,
+                                               &RunTiles<Int4>, &RunTiles<Int8>};
+
+}  // namespace nestling::kernels

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "graph/tiled_ops.h"
+
+#include <algorithm>
+
+#include "base/math.h"
+#include "graph/linear_block.h"
+
+namespace nestling {
+namespace {
+
+constexpr size_t kAlignment = 64;
+// Weights of one task: large enough that a task costs more than handing it out, small enough that
+// threads finish together.
+constexpr size_t kUnitBytes = 64 << 10;
+
+constexpr size_t Aligned(size_t bytes) { return RoundUp(bytes, kAlignment); }
+
+size_t BytesOf(DType dtype, size_t elements) {
+  return dtype == DType::kQ4B32 ? elements / 2 : elements;
+}
+
+// Hands out the workspace from its beginning.
+class WorkspaceCutter {
+ public:
+  explicit WorkspaceCutter(const LinearWorkspace& workspace) : workspace_(workspace) {}
+  template <typename T>
+  T* Cut(size_t count) {
+    std::byte* part = workspace_.data + used_;
+    used_ += Aligned(count * sizeof(T));
+    NESTLING_DCHECK(used_ <= workspace_.bytes);
+    return reinterpret_cast<T*>(part);
+  }
+
+ private:
+  const LinearWorkspace& workspace_;
+  size_t used_ = 0;
+};
+
+}  // namespace
+
+size_t LinearWorkspaceBytes(size_t num_tokens, size_t total_channels, size_t num_inputs) {
+  const size_t codes = num_tokens * total_channels;
+  // Four spans per input, each rounded up.
+  return codes + codes / kernels::kTileInputs * sizeof(int32_t) +
+         num_inputs * (num_tokens * (sizeof(float) + sizeof(int32_t)) + 4 * kAlignment);
+}
+
+void TiledOps::Add(const LinearWeight& weight, size_t input, size_t output) {
+  const Matrix& matrix = weight.matrix;
+  // Elements of the matrix before this part: earlier rows of tiles, or earlier shells.
+  const size_t before = weight.out_begin * matrix.in + weight.in_begin * matrix.out;
+  Op op;
+  op.dtype = matrix.dtype;
+  op.codes = reinterpret_cast<const uint8_t*>(matrix.data) + BytesOf(matrix.dtype, before);
+  op.scales =
+      matrix.scales + (matrix.dtype == DType::kQ4B32
+                           ? before / kBlockSize * sizeof(uint16_t)
+                           : (weight.shell * matrix.out + weight.out_begin) * sizeof(float));
+  op.in = weight.in;
+  op.out = weight.out;
+  op.input = input;
+  op.output = output;
+  if (input_channels_.size() <= input) input_channels_.resize(input + 1);
+  input_channels_[input] = op.in;
+
+  const size_t tiles = op.out / kernels::kTileOutputs;
+  const size_t tile_bytes = BytesOf(op.dtype, op.in * kernels::kTileOutputs);
+  const size_t step = std::max<size_t>(1, kUnitBytes / tile_bytes);
+  for (size_t begin = 0; begin < tiles; begin += step) {
+    units_.push_back({ops_.size(), begin, std::min(tiles, begin + step)});
+  }
+  ops_.push_back(op);
+}
+
+void TiledOps::Run(const ThreadPool& pool, size_t num_tokens, std::span<const float* const> inputs,
+                   std::span<float* const> outputs, const LinearWorkspace& workspace) const {
+  struct Quantized {
+    int8_t* codes;
+    float* scales;
+    int32_t* offsets;
+    int32_t* totals;
+  };
+  Quantized quantized[LinearBlock::kMaxInputs];
+  WorkspaceCutter cutter(workspace);
+  for (size_t i = 0; i < input_channels_.size(); ++i) {
+    const size_t k = input_channels_[i];
+    if (k == 0) continue;
+    quantized[i] = {cutter.Cut<int8_t>(num_tokens * k), cutter.Cut<float>(num_tokens),
+                    cutter.Cut<int32_t>(num_tokens * k / kernels::kTileInputs),
+                    cutter.Cut<int32_t>(num_tokens)};
+  }
+  const auto quantize = [&](size_t token) {
+    for (size_t i = 0; i < input_channels_.size(); ++i) {
+      const size_t k = input_channels_[i];
+      if (k == 0) continue;
+      const Quantized& q = quantized[i];
+      kernels::QuantizeInputs(inputs[i] + token * k, k, q.codes + token * k, q.scales + token,
+                              q.offsets + token * k / kernels::kTileInputs, q.totals + token);
+    }
+  };
+  constexpr size_t kFewTokens = 8;  // not worth waking a worker
+  if (num_tokens <= kFewTokens) {
+    for (size_t token = 0; token < num_tokens; ++token) quantize(token);
+  } else {
+    pool.ParallelFor(num_tokens, quantize);
+  }
+  pool.ParallelFor(units_.size(), [&](size_t index) {
+    const Unit& unit = units_[index];
+    const Op& op = ops_[unit.op];
+    const Quantized& q = quantized[op.input];
+    kernels::TiledArgs args;
+    args.x = {q.codes, q.scales, q.offsets, q.totals};
+    args.rows = num_tokens;
+    args.k = op.in;
+    args.codes = op.codes;
+    args.scales = op.scales;
+    args.tile_begin = unit.tile_begin;
+    args.tile_end = unit.tile_end;
+    args.out = outputs[op.output];
+    args.out_stride = op.out;
+    if (op.dtype == DType::kQ4B32) {
+      kernels::TiledLinearInt4(args);
+    } else {
+      kernels::TiledLinearInt8(args);
+    }
+  });
+}
+
+}  // namespace nestling
