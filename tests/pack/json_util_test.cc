@@ -39,7 +39,7 @@ TEST(JsonUtilTest, RefusesMalformedText) {
 }
 
 TEST(JsonFieldsTest, ReadsTypedFieldsAndDefaults) {
-  const Json json = {{"n", 7}, {"f", 0.5}, {"s", "x"}, {"b", true}, {"null", nullptr}};
+  const Json json = {{"n", 7u}, {"f", 0.5}, {"s", "x"}, {"b", true}, {"null", nullptr}};
   JsonFields fields(json, "test");
   EXPECT_EQ(fields.Uint("n", 1), 7u);
   EXPECT_EQ(fields.Uint("missing", 1), 1u);
@@ -51,7 +51,7 @@ TEST(JsonFieldsTest, ReadsTypedFieldsAndDefaults) {
 }
 
 TEST(JsonFieldsTest, KeepsTheFirstWrongType) {
-  const Json json = {{"n", -1}, {"m", 4294967296u}, {"f", "0.5"}, {"b", 1}, {"big", 1e300}};
+  const Json json = {{"n", -1}, {"m", 4294967296u}, {"f", "0.5"}, {"b", 1u}, {"big", 1e300}};
   for (const char* key : {"n", "m", "f", "b"}) {
     JsonFields fields(json, "test");
     fields.Uint(key, 0);
