@@ -5,13 +5,16 @@
 
 #include <cstring>
 
+#include "kernels/affine_int8/affine_int8.h"
 #include "kernels/altup/altup.h"
 #include "kernels/attention/attention.h"
+#include "kernels/channel_norm/channel_norm.h"
 #include "kernels/convert/convert.h"
 #include "kernels/gelu_gate/gelu_gate.h"
 #include "kernels/laurel/laurel.h"
 #include "kernels/norm_rope/norm_rope.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "kernels/shared_kv_attention/shared_kv_attention.h"
 #include "kernels/softcap/softcap.h"
 
 namespace nestling::kernels {
@@ -48,13 +51,16 @@ void ExpectScalarOnlyAtTheEnd(std::span<const Kernel* const> table) {
 }
 
 TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
+  ExpectScalarOnlyAtTheEnd(AffineInt8Kernels());
   ExpectScalarOnlyAtTheEnd(AltupKernels());
   ExpectScalarOnlyAtTheEnd(AttentionKernels());
+  ExpectScalarOnlyAtTheEnd(ChannelNormKernels());
   ExpectScalarOnlyAtTheEnd(ConvertKernels());
   ExpectScalarOnlyAtTheEnd(GeluGateKernels());
   ExpectScalarOnlyAtTheEnd(LaurelKernels());
   ExpectScalarOnlyAtTheEnd(NormRopeKernels());
   ExpectScalarOnlyAtTheEnd(RmsNormKernels());
+  ExpectScalarOnlyAtTheEnd(SharedKvKernels());
   ExpectScalarOnlyAtTheEnd(SoftCapKernels());
 }
 
