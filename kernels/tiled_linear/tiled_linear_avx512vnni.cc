@@ -42,11 +42,13 @@ void QuantizeAvx512(const float* x, size_t k, int8_t* codes, float* scale, int32
   *total = sum;
 }
 
-// One pass of up to 16 rows: 8 registers of weights, 16 of sums.
+// Up to 6 rows of two tiles: 12 registers of f32 sums and 12 of products. An input that was
+// broadcast serves both tiles, because broadcasts from memory, not products, would be the limit.
 struct Int4 {
-  static constexpr size_t kMaxRows = 16;
+  static constexpr size_t kMaxRows = 6;
+  static constexpr size_t kMaxTiles = 2;
 
-  template <size_t kRows>
+  template <size_t kRows, size_t kTiles>
   static void Run(const TiledArgs& args, size_t row, size_t tile) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
@@ -55,63 +57,104 @@ struct Int4 {
     const int8_t* x = args.x.codes + row * args.k;
     const int32_t* offsets = args.x.offsets + row * blocks;
     const __m512i low_half = _mm512_set1_epi8(15);
-    __m512 sums[kRows];
-    for (size_t r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();
+    __m512 sums[kTiles][kRows];
+    for (size_t t = 0; t < kTiles; ++t) {
+      for (size_t r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
+    }
     for (size_t block = 0; block < blocks; ++block) {
-      __m512i w[8];
-      for (size_t v = 0; v < 4; ++v) {
-        const __m512i pair = _mm512_loadu_si512(codes + 64 * v);
-        w[v] = _mm512_and_si512(pair, low_half);
-        w[v + 4] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_half);
-      }
-      const __m512 scale = Bf16Scales(scales);
-#pragma GCC unroll 16
+      __m512i products[kTiles][kRows];
+#pragma GCC unroll 6
       for (size_t r = 0; r < kRows; ++r) {
-        const int8_t* inputs = x + r * args.k;
-        __m512i products = _mm512_set1_epi32(offsets[r * blocks]);
-#pragma GCC unroll 8
-        for (size_t g = 0; g < 8; ++g) {
-          products = _mm512_dpbusd_epi32(products, w[g], FourInputs(inputs + 4 * g));
+        const __m512i offset = _mm512_set1_epi32(offsets[r * blocks]);
+#pragma GCC unroll 2
+        for (size_t t = 0; t < kTiles; ++t) products[t][r] = offset;
+      }
+#pragma GCC unroll 4
+      for (size_t v = 0; v < 4; ++v) {
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; ++half) {
+          __m512i w[kTiles];
+#pragma GCC unroll 2
+          for (size_t t = 0; t < kTiles; ++t) {
+            const __m512i pair = _mm512_loadu_si512(codes + t * blocks * 256 + 64 * v);
+            w[t] = _mm512_and_si512(half == 0 ? pair : _mm512_srli_epi16(pair, 4), low_half);
+          }
+#pragma GCC unroll 6
+          for (size_t r = 0; r < kRows; ++r) {
+            const __m512i inputs = FourInputs(x + r * args.k + 16 * half + 4 * v);
+#pragma GCC unroll 2
+            for (size_t t = 0; t < kTiles; ++t) {
+              products[t][r] = _mm512_dpbusd_epi32(products[t][r], w[t], inputs);
+            }
+          }
         }
-        sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[r]);
+      }
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kTiles; ++t) {
+        const __m512 scale = Bf16Scales(scales + t * blocks * kTileOutputs);
+#pragma GCC unroll 6
+        for (size_t r = 0; r < kRows; ++r) {
+          sums[t][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[t][r]), scale, sums[t][r]);
+        }
       }
       codes += 256;
       scales += kTileOutputs;
       x += kTileInputs;
       ++offsets;
     }
-    for (size_t r = 0; r < kRows; ++r) {
-      _mm512_storeu_ps(args.out + (row + r) * args.out_stride + tile * kTileOutputs,
-                       _mm512_mul_ps(sums[r], _mm512_set1_ps(args.x.scales[row + r])));
+    for (size_t t = 0; t < kTiles; ++t) {
+      for (size_t r = 0; r < kRows; ++r) {
+        _mm512_storeu_ps(args.out + (row + r) * args.out_stride + (tile + t) * kTileOutputs,
+                         _mm512_mul_ps(sums[t][r], _mm512_set1_ps(args.x.scales[row + r])));
+      }
     }
   }
 };
 
 struct Int8 {
-  static constexpr size_t kMaxRows = 16;
+  static constexpr size_t kMaxRows = 6;
+  static constexpr size_t kMaxTiles = 2;
 
-  template <size_t kRows>
+  template <size_t kRows, size_t kTiles>
   static void Run(const TiledArgs& args, size_t row, size_t tile) {
-    const uint8_t* codes = args.codes + tile * kTileOutputs * args.k;
+    const size_t tile_bytes = kTileOutputs * args.k;
+    const uint8_t* codes = args.codes + tile * tile_bytes;
     const int8_t* x = args.x.codes + row * args.k;
     // VNNI multiplies unsigned by signed: weights + 128 are unsigned, and 128 times the sum of
     // the inputs is taken off again.
     const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-    __m512i sums[kRows];
-    for (size_t r = 0; r < kRows; ++r) sums[r] = _mm512_set1_epi32(-128 * args.x.totals[row + r]);
-    for (size_t i = 0; i < args.k; i += 4, codes += 64, x += 4) {
-      const __m512i w = _mm512_xor_si512(_mm512_loadu_si512(codes), flip);
-#pragma GCC unroll 16
+    __m512i sums[kTiles][kRows];
+    for (size_t t = 0; t < kTiles; ++t) {
       for (size_t r = 0; r < kRows; ++r) {
-        sums[r] = _mm512_dpbusd_epi32(sums[r], w, FourInputs(x + r * args.k));
+        sums[t][r] = _mm512_set1_epi32(-128 * args.x.totals[row + r]);
       }
     }
-    const __m512 scale =
-        _mm512_loadu_ps(static_cast<const float*>(args.scales) + tile * kTileOutputs);
-    for (size_t r = 0; r < kRows; ++r) {
-      _mm512_storeu_ps(args.out + (row + r) * args.out_stride + tile * kTileOutputs,
-                       _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]),
-                                     _mm512_mul_ps(scale, _mm512_set1_ps(args.x.scales[row + r]))));
+    for (size_t i = 0; i < args.k; i += kTileInputs, codes += 512, x += kTileInputs) {
+#pragma GCC unroll 8
+      for (size_t g = 0; g < 8; ++g) {
+        __m512i w[kTiles];
+#pragma GCC unroll 2
+        for (size_t t = 0; t < kTiles; ++t) {
+          w[t] = _mm512_xor_si512(_mm512_loadu_si512(codes + t * tile_bytes + 64 * g), flip);
+        }
+#pragma GCC unroll 6
+        for (size_t r = 0; r < kRows; ++r) {
+          const __m512i inputs = FourInputs(x + r * args.k + 4 * g);
+#pragma GCC unroll 2
+          for (size_t t = 0; t < kTiles; ++t) {
+            sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], w[t], inputs);
+          }
+        }
+      }
+    }
+    for (size_t t = 0; t < kTiles; ++t) {
+      const __m512 scale =
+          _mm512_loadu_ps(static_cast<const float*>(args.scales) + (tile + t) * kTileOutputs);
+      for (size_t r = 0; r < kRows; ++r) {
+        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(args.x.scales[row + r]));
+        _mm512_storeu_ps(args.out + (row + r) * args.out_stride + (tile + t) * kTileOutputs,
+                         _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][r]), factor));
+      }
     }
   }
 };

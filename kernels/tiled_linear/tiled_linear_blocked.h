@@ -11,28 +11,36 @@
 namespace nestling::kernels {
 namespace {
 
-// Calls Micro::template Run<rows>(args, row, tile) for 1 <= rows <= kMaxRows.
-template <typename Micro, size_t kRows>
+// Calls Micro::template Run<rows, kTiles>(args, row, tile) for 1 <= rows <= kMaxRows.
+template <typename Micro, size_t kTiles, size_t kRows>
 inline void RunRows(const TiledArgs& args, size_t rows, size_t row, size_t tile) {
   if (rows == kRows) {
-    Micro::template Run<kRows>(args, row, tile);
+    Micro::template Run<kRows, kTiles>(args, row, tile);
   } else if constexpr (kRows > 1) {
-    RunRows<Micro, kRows - 1>(args, rows, row, tile);
+    RunRows<Micro, kTiles, kRows - 1>(args, rows, row, tile);
+  }
+}
+
+// All rows of kTiles neighbouring tiles.
+template <typename Micro, size_t kTiles>
+inline void RunAllRows(const TiledArgs& args, size_t tile) {
+  // Blocks of nearly equal height: a last block of one row would waste its weights.
+  const size_t num_blocks = (args.rows + Micro::kMaxRows - 1) / Micro::kMaxRows;
+  size_t row = 0;
+  for (size_t block = 0; block < num_blocks; ++block) {
+    const size_t rows = (args.rows - row + num_blocks - block - 1) / (num_blocks - block);
+    RunRows<Micro, kTiles, Micro::kMaxRows>(args, rows, row, tile);
+    row += rows;
   }
 }
 
 template <typename Micro>
 inline void RunTiles(const TiledArgs& args) {
-  // Blocks of nearly equal height: a last block of one row would waste its weights.
-  const size_t num_blocks = (args.rows + Micro::kMaxRows - 1) / Micro::kMaxRows;
-  for (size_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
-    size_t row = 0;
-    for (size_t block = 0; block < num_blocks; ++block) {
-      const size_t rows = (args.rows - row + num_blocks - block - 1) / (num_blocks - block);
-      RunRows<Micro, Micro::kMaxRows>(args, rows, row, tile);
-      row += rows;
-    }
+  size_t tile = args.tile_begin;
+  for (; tile + Micro::kMaxTiles <= args.tile_end; tile += Micro::kMaxTiles) {
+    RunAllRows<Micro, Micro::kMaxTiles>(args, tile);
   }
+  for (; tile < args.tile_end; ++tile) RunAllRows<Micro, 1>(args, tile);
 }
 
 }  // namespace

@@ -40,8 +40,9 @@ void QuantizeNeon(const float* x, size_t k, int8_t* codes, float* scale, int32_t
 
 struct Int4 {
   static constexpr size_t kMaxRows = 4;
+  static constexpr size_t kMaxTiles = 1;
 
-  template <size_t kRows>
+  template <size_t kRows, size_t kTiles>
   static void Run(const TiledArgs& args, size_t row, size_t tile) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
@@ -104,8 +105,9 @@ struct Int4 {
 
 struct Int8 {
   static constexpr size_t kMaxRows = 4;
+  static constexpr size_t kMaxTiles = 1;
 
-  template <size_t kRows>
+  template <size_t kRows, size_t kTiles>
   static void Run(const TiledArgs& args, size_t row, size_t tile) {
     const int8_t* codes =
         reinterpret_cast<const int8_t*>(args.codes) + tile * kTileOutputs * args.k;
