@@ -140,8 +140,7 @@ class PanelWriter {
       values = scratch->values;
     }
     RETURN_IF_ERROR(CheckValues(plan.dtype, values));
-    QuantiseRows(plan.dtype, values, width, &scratch->panel);
-    ArrangeTiles(plan.dtype, width, &scratch->panel);
+    QuantiseTiles(plan.dtype, values, width, &scratch->panel);
     // Elements, and scales of blocks, before this panel: those of the earlier shells, and of this
     // shell's earlier rows.
     const uint64_t before = out * first + panel.begin * width;

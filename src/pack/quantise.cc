@@ -266,6 +266,56 @@ void QuantiseRow(DType dtype, Signs signs, const float* x, size_t n, int8_t* cod
   }
 }
 
+void QuantiseRowsWith(Signs signs, DType dtype, std::span<const float> values, size_t row_length,
+                      QuantisedPanel* panel) {
+  const size_t rows = values.size() / row_length;
+  const size_t row_bytes = RowBytes(dtype, row_length);
+  const size_t scale_bytes = RowScaleBytes(dtype, row_length);
+  panel->elements.resize(rows * row_bytes);
+  panel->scales.resize(rows * scale_bytes);
+  std::vector<int8_t> codes(row_length);
+  for (size_t r = 0; r < rows; ++r) {
+    QuantiseRow(dtype, signs, values.data() + r * row_length, row_length, codes.data(),
+                panel->elements.data() + r * row_bytes, panel->scales.data() + r * scale_bytes);
+  }
+}
+
+// From rows to tiles; the scales of q8c stay as they are.
+void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
+  const std::vector<std::byte> rows = std::move(panel->elements);
+  const size_t row_bytes = RowBytes(dtype, row_length);
+  const size_t num_rows = rows.size() / row_bytes;
+  std::vector<std::byte>& tiles = panel->elements;
+  tiles.assign(rows.size(), std::byte{});
+  if (dtype == DType::kQ8C) {
+    for (size_t r = 0; r < num_rows; ++r) {
+      std::byte* const tile = tiles.data() + r / kTileOutputs * kTileOutputs * row_length;
+      for (size_t i = 0; i < row_length; i += 4) {
+        std::memcpy(tile + i / 4 * 64 + r % kTileOutputs * 4, &rows[r * row_bytes + i], 4);
+      }
+    }
+    return;
+  }
+  const std::vector<std::byte> row_scales = panel->scales;
+  const size_t blocks = row_length / kBlockSize;
+  for (size_t r = 0; r < num_rows; ++r) {
+    for (size_t b = 0; b < blocks; ++b) {
+      const size_t block = r / kTileOutputs * blocks + b;
+      const std::byte* const row = &rows[r * row_bytes + b * kBlockSize / 2];
+      std::byte* const tile = tiles.data() + block * 256 + r % kTileOutputs * 4;
+      for (size_t i = 0; i < kBlockSize / 2; ++i) {
+        // Input i in the low half, input i + 16 in the high half.
+        const std::byte low = row[i / 2], high = row[(i + 16) / 2];
+        const bool odd = i % 2 != 0;
+        tile[i / 4 * 64 + i % 4] = (odd ? low >> 4 : low & std::byte{15}) |
+                                   (odd ? high & std::byte{0xf0} : high << 4);
+      }
+      std::memcpy(&panel->scales[(block * kTileOutputs + r % kTileOutputs) * sizeof(uint16_t)],
+                  &row_scales[(r * blocks + b) * sizeof(uint16_t)], sizeof(uint16_t));
+    }
+  }
+}
+
 // [rows, columns] -> [columns, rows], in tiles that stay in the first-level cache.
 template <typename T>
 void Transpose(const T* in, size_t rows, size_t columns, T* out) {
@@ -302,51 +352,13 @@ float ChannelScale(DType dtype, std::span<const float> values) {
 
 void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
                   QuantisedPanel* panel) {
-  const size_t rows = values.size() / row_length;
-  const size_t row_bytes = RowBytes(dtype, row_length);
-  const size_t scale_bytes = RowScaleBytes(dtype, row_length);
-  panel->elements.resize(rows * row_bytes);
-  panel->scales.resize(rows * scale_bytes);
-  std::vector<int8_t> codes(row_length);
-  for (size_t r = 0; r < rows; ++r) {
-    QuantiseRow(dtype, Signs::kPositive, values.data() + r * row_length, row_length, codes.data(),
-                panel->elements.data() + r * row_bytes, panel->scales.data() + r * scale_bytes);
-  }
+  QuantiseRowsWith(Signs::kPositive, dtype, values, row_length, panel);
 }
 
-void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
-  const std::vector<std::byte> rows = std::move(panel->elements);
-  const size_t row_bytes = RowBytes(dtype, row_length);
-  const size_t num_rows = rows.size() / row_bytes;
-  std::vector<std::byte>& tiles = panel->elements;
-  tiles.assign(rows.size(), std::byte{});
-  if (dtype == DType::kQ8C) {
-    for (size_t r = 0; r < num_rows; ++r) {
-      std::byte* const tile = tiles.data() + r / kTileOutputs * kTileOutputs * row_length;
-      for (size_t i = 0; i < row_length; i += 4) {
-        std::memcpy(tile + i / 4 * 64 + r % kTileOutputs * 4, &rows[r * row_bytes + i], 4);
-      }
-    }
-    return;
-  }
-  const std::vector<std::byte> row_scales = panel->scales;
-  const size_t blocks = row_length / kBlockSize;
-  for (size_t r = 0; r < num_rows; ++r) {
-    for (size_t b = 0; b < blocks; ++b) {
-      const size_t block = r / kTileOutputs * blocks + b;
-      const std::byte* const row = &rows[r * row_bytes + b * kBlockSize / 2];
-      std::byte* const tile = tiles.data() + block * 256 + r % kTileOutputs * 4;
-      for (size_t i = 0; i < kBlockSize / 2; ++i) {
-        // Input i in the low half, input i + 16 in the high half.
-        const std::byte low = row[i / 2], high = row[(i + 16) / 2];
-        const bool odd = i % 2 != 0;
-        tile[i / 4 * 64 + i % 4] = (odd ? low >> 4 : low & std::byte{15}) |
-                                   (odd ? high & std::byte{0xf0} : high << 4);
-      }
-      std::memcpy(&panel->scales[(block * kTileOutputs + r % kTileOutputs) * sizeof(uint16_t)],
-                  &row_scales[(r * blocks + b) * sizeof(uint16_t)], sizeof(uint16_t));
-    }
-  }
+void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length,
+                   QuantisedPanel* panel) {
+  QuantiseRowsWith(Signs::kBoth, dtype, values, row_length, panel);
+  ArrangeTiles(dtype, row_length, panel);
 }
 
 void QuantisePleRows(DType dtype, std::span<const float> values, size_t ple_dim,

@@ -17,9 +17,10 @@ namespace nestling {
 // step, never just from the largest magnitude. A group looks at its own values only, so that a
 // MatFormer prefix has the same bytes as the same prefix of the whole model.
 //
-// Scales of matrices are positive and normal, as XNNPACK wants them; those of 4-bit PLE spans may
-// be negative, which lowers their error (the codes -8..7 are not symmetric). A group of zeros has
-// scale 1.
+// Scales are normal numbers, and positive where XNNPACK reads them (row-major and transposed). In
+// 4-bit tiles and PLE spans, which only our own kernels read, they may be negative: the codes -8..7
+// are not symmetric, and with the better sign the squared error is about 12 % lower. A group of
+// zeros has scale 1.
 // The result does not depend on the machine: the same additions in the same order everywhere.
 
 // Elements and scales in the container's byte order (container/FORMAT.md). Reused between calls.
@@ -36,9 +37,10 @@ Status CheckValues(DType dtype, std::span<const float> values);
 void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
                   QuantisedPanel* panel);
 
-// Puts a panel of QuantiseRows into tiles: `row_length` is that of the whole shell, a multiple of
-// 32, and the number of rows a multiple of 16. Scales of q8c stay as they are.
-void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel);
+// kTiled, q8c and q4b32: `values` is [rows, row_length], whole tiles of one shell: the number of rows
+// is a multiple of 16, row_length that of the shell and a multiple of 32.
+void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length,
+                   QuantisedPanel* panel);
 
 // kPleRows: `values` is [tokens, layers, ple_dim]; each span of ple_dim is followed by its scales.
 void QuantisePleRows(DType dtype, std::span<const float> values, size_t ple_dim,

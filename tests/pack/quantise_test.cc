@@ -218,6 +218,29 @@ TEST(QuantiseTest, TheTransposedLayoutHoldsTheSameNumbers) {
   }
 }
 
+TEST(QuantiseTest, TilesHoldTheNumbersThatTheirRowsWouldHave) {
+  constexpr size_t kRows = 32;
+  constexpr size_t kLength = 96;
+  const std::vector<float> values = Gaussian(kRows * kLength, 9);
+  QuantisedPanel rows;
+  QuantisedPanel tiles;
+  QuantiseRows(DType::kQ8C, values, kLength, &rows);
+  QuantiseTiles(DType::kQ8C, values, kLength, &tiles);
+  EXPECT_EQ(Dequantise(tiles, DType::kQ8C, Layout::kTiled, kRows, kLength),
+            Dequantise(rows, DType::kQ8C, Layout::kRowMajor, kRows, kLength));
+  // 4-bit tiles may have negative scales, as PLE spans, whose numbers these are.
+  QuantisePleRows(DType::kQ4B32, values, kBlockSize, &rows);
+  QuantiseTiles(DType::kQ4B32, values, kLength, &tiles);
+  QuantisedPanel split;
+  for (size_t i = 0; i < rows.elements.size(); i += 18) {
+    const auto span = rows.elements.begin() + static_cast<ptrdiff_t>(i);
+    split.elements.insert(split.elements.end(), span, span + 16);
+    split.scales.insert(split.scales.end(), span + 16, span + 18);
+  }
+  EXPECT_EQ(Dequantise(tiles, DType::kQ4B32, Layout::kTiled, kRows, kLength),
+            Dequantise(split, DType::kQ4B32, Layout::kRowMajor, kRows, kLength));
+}
+
 TEST(QuantiseTest, PanelsOfColumnsAreStretchesOfTheWhole) {
   constexpr size_t kOut = 16;
   constexpr size_t kIn = 128;
