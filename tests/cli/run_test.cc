@@ -12,7 +12,8 @@ namespace {
 using ::testing::HasSubstr;
 
 std::vector<std::string> Call(const std::vector<std::string>& more) {
-  std::vector<std::string> call = {"run", ChatModel(), "--max-tokens", "12", "--temperature", "0"};
+  std::vector<std::string> call = {"run",          ChatModel(), "--threads",     "1",
+                                   "--max-tokens", "12",        "--temperature", "0"};
   call.insert(call.end(), more.begin(), more.end());
   return call;
 }
@@ -39,8 +40,8 @@ TEST(RunTest, TheSystemTextAndTheTemplateMatter) {
 
 TEST(RunTest, TheSeedDecidesASampledReply) {
   const auto sampled = [](const char* seed) {
-    return RunTool({"run", ChatModel(), "-p", "hello", "--max-tokens", "12", "--temperature", "9",
-                    "--seed", seed})
+    return RunTool({"run", ChatModel(), "--threads", "1", "-p", "hello", "--max-tokens", "12",
+                    "--temperature", "9", "--seed", seed})
         .out;
   };
   EXPECT_EQ(sampled("5"), sampled("5"));
