@@ -20,7 +20,7 @@ inline void AddQuantisationOptions(CLI::App& command, Quantisation& quantisation
   command.add_option("--embed-quant", quantisation.embed, "Token embedding (default: as --quant)")
       ->check(formats)
       ->type_name("Q");
-  command.add_option("--tower-quant", quantisation.towers, "Vision and audio: f32, f16, bf16")
+  command.add_option("--tower-quant", quantisation.towers, "Vision and audio: f32, f16, bf16, q8c")
       ->check(formats)
       ->type_name("Q");
 }

@@ -34,8 +34,9 @@ Status CheckFormatOptions(const FormatOptions& options) {
     return Unsupported("decoder format ", DTypeName(options.quant),
                        ", want f32, q8c, q4c or q4b32");
   }
-  if (IsUnquantised(TowerFormat(options))) return OkStatus();
-  return Unsupported("tower format ", DTypeName(TowerFormat(options)), ", want f32, f16 or bf16");
+  const DType towers = TowerFormat(options);
+  if (IsUnquantised(towers) || towers == DType::kQ8C) return OkStatus();
+  return Unsupported("tower format ", DTypeName(towers), ", want f32, f16, bf16 or q8c");
 }
 
 DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
@@ -68,8 +69,22 @@ Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
   return Layout::kTiled;
 }
 
-DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options) {
-  return shape.size() < 2 ? DType::kF32 : TowerFormat(options);
+DType TowerFormatFor(SectionKind section, const std::string& name,
+                     std::span<const uint64_t> shape, const FormatOptions& options) {
+  const DType wanted = TowerFormat(options);
+  if (shape.size() < 2) return DType::kF32;
+  if (IsUnquantised(wanted)) return wanted;
+  // The audio tower's convolutions are small, and its table of hard embeddings is looked up.
+  if (section == SectionKind::kAudio) {
+    return shape.size() == 2 && !name.ends_with(".embedding") ? wanted : DType::kF32;
+  }
+  return DType::kBF16;
+}
+
+Layout TowerLayoutFor(SectionKind section, DType dtype, std::span<const uint64_t> shape) {
+  const bool tiles = section == SectionKind::kAudio && dtype == DType::kQ8C &&
+                     shape.size() == 2 && shape[0] % kTileOutputs == 0 && IsBlocked(shape[1]);
+  return tiles ? Layout::kTiled : Layout::kRowMajor;
 }
 
 std::string DescribeFormats(const FormatOptions& options) {

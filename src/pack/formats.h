@@ -18,7 +18,7 @@ struct FormatOptions {
   DType quant = DType::kQ4B32;       // of the decoder's matrices: f32, q8c, q4c, q4b32
   std::optional<DType> ple_quant;    // of the PLE table; default: quant
   std::optional<DType> embed_quant;  // of embed_tokens; default: quant
-  std::optional<DType> tower_quant;  // f32, f16, bf16; default: f32 if quant is, else bf16
+  std::optional<DType> tower_quant;  // f32, f16, bf16, q8c; default: f32 if quant is, else bf16
 };
 
 // kUnsupported for a format that the decoder or the towers cannot have.
@@ -35,8 +35,13 @@ DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
 // sub-model gets the same bytes.
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text);
 
-// The format of a tower's tensor: vectors stay f32.
-DType TowerFormatFor(std::span<const uint64_t> shape, const FormatOptions& options);
+// The format of a tower's tensor: vectors stay f32. With q8c, so does what the tower's int8
+// operators do not read.
+DType TowerFormatFor(SectionKind section, const std::string& name,
+                     std::span<const uint64_t> shape, const FormatOptions& options);
+
+// The layout of a tower's tensor in that format.
+Layout TowerLayoutFor(SectionKind section, DType dtype, std::span<const uint64_t> shape);
 
 // "q4b32, ple q8c, embed q8c, towers bf16": for provenance.
 std::string DescribeFormats(const FormatOptions& options);

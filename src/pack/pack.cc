@@ -99,9 +99,11 @@ void PlanTower(const HfTensors& tensors, SectionKind section, const FormatOption
                std::vector<PackedTensor>* planned) {
   for (const auto& [name, source] : tensors.Tower(section)) {
     PackedTensor tensor;
+    const DType dtype = TowerFormatFor(section, name, source->shape, formats);
     tensor.plan = {.name = name,
                    .section = section,
-                   .dtype = TowerFormatFor(source->shape, formats),
+                   .dtype = dtype,
+                   .layout = TowerLayoutFor(section, dtype, source->shape),
                    .shape = source->shape};
     tensor.source = source;
     planned->push_back(std::move(tensor));

@@ -297,9 +297,11 @@ std::vector<TensorPlan> PlanTensors(const HeaderFields& fields, const FormatOpti
   }
   const auto add_tower = [&](SectionKind section, std::vector<TowerTensor> tensors) {
     for (TowerTensor& tensor : tensors) {
+      const DType dtype = TowerFormatFor(section, tensor.name, tensor.shape, formats);
       plans.push_back({.name = std::move(tensor.name),
                        .section = section,
-                       .dtype = TowerFormatFor(tensor.shape, formats),
+                       .dtype = dtype,
+                       .layout = TowerLayoutFor(section, dtype, tensor.shape),
                        .shape = std::move(tensor.shape)});
     }
   };

@@ -71,16 +71,32 @@ TEST(FormatsTest, TableEmbeddingAndTowersHaveTheirOwn) {
   EXPECT_EQ(FormatFor(embed, {}, options), DType::kQ8C);
   const std::vector<uint64_t> matrix = {8, 8};
   const std::vector<uint64_t> vector = {8};
-  EXPECT_EQ(TowerFormatFor(matrix, options), DType::kBF16);
-  EXPECT_EQ(TowerFormatFor(vector, options), DType::kF32);
+  EXPECT_EQ(TowerFormatFor(SectionKind::kVision, "x", matrix, options), DType::kBF16);
+  EXPECT_EQ(TowerFormatFor(SectionKind::kAudio, "x", vector, options), DType::kF32);
   EXPECT_EQ(DescribeFormats(options), "q4b32, ple bf16, embed q8c, towers bf16");
+}
+
+TEST(FormatsTest, IntegerAudioTowersKeepConvolutionsAndTheTableInF32) {
+  FormatOptions options;
+  options.tower_quant = DType::kQ8C;
+  constexpr SectionKind kAudio = SectionKind::kAudio;
+  const std::vector<uint64_t> matrix = {16, 64}, odd = {16, 65}, conv = {8, 16, 3, 3};
+  const std::string linear = "audio_tower.conformer.0.attention.post";
+  EXPECT_EQ(TowerFormatFor(kAudio, linear, matrix, options), DType::kQ8C);
+  EXPECT_EQ(TowerFormatFor(kAudio, "embed_audio.embedding", matrix, options), DType::kF32);
+  EXPECT_EQ(TowerFormatFor(kAudio, "audio_tower.conv", conv, options), DType::kF32);
+  EXPECT_EQ(TowerLayoutFor(kAudio, DType::kQ8C, matrix), Layout::kTiled);
+  EXPECT_EQ(TowerLayoutFor(kAudio, DType::kQ8C, odd), Layout::kRowMajor);
+  EXPECT_EQ(TowerLayoutFor(kAudio, DType::kF32, matrix), Layout::kRowMajor);
 }
 
 TEST(FormatsTest, RefusesFormatsThatNothingCanRun) {
   FormatOptions options;
   EXPECT_TRUE(CheckFormatOptions(options).ok());
-  options.tower_quant = DType::kQ8C;
+  options.tower_quant = DType::kQ4C;
   EXPECT_EQ(CheckFormatOptions(options).code(), StatusCode::kUnsupported);
+  options.tower_quant = DType::kQ8C;
+  EXPECT_TRUE(CheckFormatOptions(options).ok());
   options.tower_quant = DType::kF16;
   EXPECT_TRUE(CheckFormatOptions(options).ok());
   options.quant = DType::kBF16;
