@@ -33,14 +33,20 @@ Npy ReadNpy(const std::string& path) {
   return npy;
 }
 
+// One thread: so small a model only loses by more.
+std::vector<std::string> Eval(const std::vector<std::string>& more) {
+  std::vector<std::string> call = {"eval", PlainModel(), "--threads", "1"};
+  call.insert(call.end(), more.begin(), more.end());
+  return call;
+}
+
 size_t VocabSize(const std::string& model) {
   return ParseOutput(RunTool({"inspect", model, "--json"}))["text"]["vocab_size"];
 }
 
 std::vector<float> Dump(const std::vector<std::string>& more, const std::string& tokens) {
   const Folder folder;
-  std::vector<std::string> call = {"eval", "--threads", "1",    PlainModel(), "--threads",
-                                   "1",    "--tokens",  tokens, "--dump",     folder.File("x.npy")};
+  std::vector<std::string> call = Eval({"--tokens", tokens, "--dump", folder.File("x.npy")});
   call.insert(call.end(), more.begin(), more.end());
   const ToolResult result = RunTool(call);
   EXPECT_EQ(result.exit_code, 0) << result.err;
@@ -49,8 +55,8 @@ std::vector<float> Dump(const std::vector<std::string>& more, const std::string&
 
 TEST(EvalTest, DumpsARowOfLogitsPerToken) {
   const Folder folder;
-  const ToolResult result = RunTool({"eval", "--threads", "1", PlainModel(), "--tokens",
-                                     "2,5,9,11,3", "--dump", folder.File("logits.npy")});
+  const ToolResult result =
+      RunTool(Eval({"--tokens", "2,5,9,11,3", "--dump", folder.File("logits.npy")}));
   EXPECT_EQ(result.exit_code, 0) << result.err;
   const size_t vocab_size = VocabSize(PlainModel());
   const Npy npy = ReadNpy(folder.File("logits.npy"));
@@ -79,8 +85,7 @@ TEST(EvalTest, ReadsTokensFromAFileOfAnyLayout) {
 }
 
 TEST(EvalTest, GreedyIsTheArgmaxOfTheLogitsTokenByToken) {
-  const nlohmann::json ids = ParseOutput(
-      RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "2,5,9", "--greedy", "6"}));
+  const nlohmann::json ids = ParseOutput(RunTool(Eval({"--tokens", "2,5,9", "--greedy", "6"})));
   ASSERT_EQ(ids.size(), 6u);
   const size_t vocab_size = VocabSize(PlainModel());
   std::string tokens = "2,5,9";
@@ -97,11 +102,9 @@ TEST(EvalTest, GreedyIsTheArgmaxOfTheLogitsTokenByToken) {
 
 TEST(EvalTest, DumpAndGreedyGoTogether) {
   const Folder folder;
-  const nlohmann::json both =
-      ParseOutput(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "2,5,9", "--greedy",
-                           "4", "--dump", folder.File("x.npy")}));
-  EXPECT_EQ(both, ParseOutput(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "2,5,9",
-                                       "--greedy", "4"})));
+  const nlohmann::json both = ParseOutput(
+      RunTool(Eval({"--tokens", "2,5,9", "--greedy", "4", "--dump", folder.File("x.npy")})));
+  EXPECT_EQ(both, ParseOutput(RunTool(Eval({"--tokens", "2,5,9", "--greedy", "4"}))));
   EXPECT_EQ(ReadNpy(folder.File("x.npy")).values, Dump({}, "2,5,9"));
 }
 
@@ -115,8 +118,7 @@ TEST(EvalTest, PerplexityIsWhatTheLogitsSay) {
     for (size_t j = 0; j < vocab_size; ++j) sum += std::exp(logits[i * vocab_size + j]);
     nll += std::log(sum) - logits[i * vocab_size + static_cast<size_t>(tokens[i + 1])];
   }
-  const nlohmann::json json =
-      ParseOutput(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "2,5,9,11,3"}));
+  const nlohmann::json json = ParseOutput(RunTool(Eval({"--tokens", "2,5,9,11,3"})));
   EXPECT_EQ(json["tokens"], 4);
   EXPECT_NEAR(json["nll"].get<double>(), nll / 4, 1e-4);
   EXPECT_NEAR(json["ppl"].get<double>(), std::exp(nll / 4), 1e-2);
@@ -127,8 +129,8 @@ TEST(EvalTest, ATextIsCutIntoWindowsAndDocuments) {
   const Folder folder;
   std::ofstream(folder.File("text")) << "hello world|hello hello|world";
   const auto score = [&](const std::vector<std::string>& more) {
-    std::vector<std::string> call = {"eval",      "--threads", "1",
-                                     ChatModel(), "--text",    folder.File("text")};
+    std::vector<std::string> call = {"eval", ChatModel(), "--threads",
+                                     "1",    "--text",    folder.File("text")};
     call.insert(call.end(), more.begin(), more.end());
     return ParseOutput(RunTool(call));
   };
@@ -141,8 +143,7 @@ TEST(EvalTest, ATextIsCutIntoWindowsAndDocuments) {
 
 TEST(EvalTest, AModelDoesNotDivergeFromItselfAndAQuantisedOneDoesALittle) {
   const Folder folder;
-  const std::vector<std::string> call = {"eval",     "--threads",       "1",          PlainModel(),
-                                         "--tokens", "2,5,9,11,3,8,13", "--reference"};
+  const std::vector<std::string> call = Eval({"--tokens", "2,5,9,11,3,8,13", "--reference"});
   std::vector<std::string> itself = call, other = call;
   itself.push_back(PlainModel());
   const nlohmann::json none = ParseOutput(RunTool(itself));
@@ -160,32 +161,26 @@ TEST(EvalTest, AModelDoesNotDivergeFromItselfAndAQuantisedOneDoesALittle) {
 }
 
 TEST(EvalTest, BadTokensAreClearErrors) {
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "1,2,-3"}), 1, "-3");
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "1,99999999"}), 1,
-                "99999999");
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "1,99999999999"}), 1,
-                "99999999999");
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", ", ,"}), 1,
-                "no token ids");
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", "no_such_file"}), 1,
-                "no_such_file");
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--tokens",
-                         NESTLING_SOURCE_DIR "/CMakeLists.txt"}),
-                1, "no token id");
+  ExpectFailure(RunTool(Eval({"--tokens", "1,2,-3"})), 1, "-3");
+  ExpectFailure(RunTool(Eval({"--tokens", "1,99999999"})), 1, "99999999");
+  ExpectFailure(RunTool(Eval({"--tokens", "1,99999999999"})), 1, "99999999999");
+  ExpectFailure(RunTool(Eval({"--tokens", ", ,"})), 1, "no token ids");
+  ExpectFailure(RunTool(Eval({"--tokens", "no_such_file"})), 1, "no_such_file");
+  ExpectFailure(RunTool(Eval({"--tokens", NESTLING_SOURCE_DIR "/CMakeLists.txt"})), 1,
+                "no token id");
 }
 
 TEST(EvalTest, TextNeedsATokenizer) {
   const Folder folder;
   std::ofstream(folder.File("text")) << "hello";
-  ExpectFailure(RunTool({"eval", "--threads", "1", PlainModel(), "--text", folder.File("text")}), 1,
-                "tokenizer");
+  ExpectFailure(RunTool(Eval({"--text", folder.File("text")})), 1, "tokenizer");
 }
 
 TEST(EvalTest, TooManyTokensNameBothNumbers) {
   std::string tokens = "2";
   for (int i = 0; i < 299; ++i) tokens += ",5";
-  const ToolResult result = RunTool({"eval", "--threads", "1", PlainModel(), "--tokens", tokens,
-                                     "--greedy", "1", "--context", "200"});
+  const ToolResult result =
+      RunTool(Eval({"--tokens", tokens, "--greedy", "1", "--context", "200"}));
   ExpectFailure(result, 1, "300");
   EXPECT_THAT(result.err, HasSubstr("200"));
 }
