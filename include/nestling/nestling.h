@@ -561,8 +561,8 @@ typedef struct nestling_pack_options {
   const char* quantisation;       /* of the decoder's matrices; NULL: "q4b32" */
   const char* ple_quantisation;   /* of the PLE table; NULL: as `quantisation` */
   const char* embed_quantisation; /* of the token embedding and output head; NULL: the same */
-  const char* tower_quantisation; /* of the vision and audio towers: "f32", "f16" or "bf16"; NULL:
-                                     "f32" if `quantisation` is, else "bf16" */
+  const char* tower_quantisation; /* of the vision and audio towers: "f32", "f16", "bf16" or "q8c";
+                                     NULL: "f32" if `quantisation` is, else "bf16" */
   const char* slice;              /* name or JSON file: writes only this slice, as a model of its
                                      own; NULL: the whole model */
   const char* const* add_slices;  /* [num_add_slices] JSON files of custom slices to store */
