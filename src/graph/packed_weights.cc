@@ -47,6 +47,7 @@ PackedWeights::~PackedWeights() {
 void* PackedWeights::Reserve(size_t bytes) {
   // Kernels may read up to XNN_EXTRA_BYTES beyond the end.
   const size_t needed = RoundUp(bytes + XNN_EXTRA_BYTES, kAlignment);
+  const std::lock_guard lock(mutex_);
   if (needed <= arena_left_) {
     std::byte* entry = arena_;
     arena_ += needed;

@@ -5,13 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 namespace nestling {
 
 // Owns the memory into which XNNPACK packs weights. Every reservation is a distinct entry: two
 // blocks never ask for the same weights, and keys made of addresses (XNNPACK's) would confuse
-// temporary buffers that happen to lie at the same place.
+// temporary buffers that happen to lie at the same place. Several threads may pack at a time.
 class PackedWeights {
  public:
   PackedWeights();
@@ -30,6 +31,7 @@ class PackedWeights {
     size_t bytes;
   };
   xnn_weights_cache_provider provider_;
+  std::mutex mutex_;  // of what follows
   std::vector<Region> regions_;
   // Small weights share regions, so that they do not take a page each.
   std::byte* arena_ = nullptr;
