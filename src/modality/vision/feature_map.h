@@ -96,6 +96,12 @@ inline xnn_quantization_params QuantizePixel(const float* x, size_t n, int8_t* c
   return ToXnn(affine);
 }
 
+// XNNPACK's last tile of rows computes rows that do not exist and stores them over the last one:
+// harmless only if they have its parameters.
+inline void PadParams(xnn_quantization_params* params, size_t pixels) {
+  std::fill_n(params + pixels, XNN_EXTRA_QUANTIZATION_PARAMS, params[pixels - 1]);
+}
+
 // Applies `op` to every pixel of y [pixels, channels] in place (op(row, pixel)), then, in int8,
 // quantises it while it is in the cache. Returns what the next operator reads.
 template <typename Op>
@@ -111,6 +117,7 @@ Activations FinishPixels(const VisionRun& run, VisionPrecision precision, const 
       if (int8) params[p] = QuantizePixel(row, channels, codes + p * channels);
     }
   });
+  if (int8) PadParams(params, pixels);
   return {y, codes, params};
 }
 
@@ -126,6 +133,7 @@ inline Activations QuantizePixels(const VisionRun& run, VisionPrecision precisio
       params[p] = QuantizePixel(x + p * channels, channels, codes + p * channels);
     }
   });
+  PadParams(params, pixels);
   return {x, codes, params};
 }
 

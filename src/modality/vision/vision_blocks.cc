@@ -162,6 +162,7 @@ class EdgeResidual final : public VisionBlock {
       kernels::QuantizeAffine(x + row * n, n, affine, codes + row * n);
     });
     params[0] = ToXnn(affine);
+    PadParams(params, 1);
     return {x, codes, params};
   }
 
@@ -461,6 +462,7 @@ class Attention final : public VisionBlock {
         params[p] = QuantizePixel(query + p * n, n, codes + p * n);
       }
     });
+    if (int8) PadParams(params, pixels);
     return {query, codes, params};
   }
 
