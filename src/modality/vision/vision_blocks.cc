@@ -50,36 +50,68 @@ void FinishBlock(const VisionRun& run, const FeatureMap& in, const FeatureMap& o
 
 // ---- conv_stem ----
 
-class Stem final : public VisionBlock {
+class Stem final : public VisionStem {
  public:
-  static Result<std::unique_ptr<VisionBlock>> Create(const VisionBuild& build,
-                                                     const VisionConfig& config) {
+  static Result<std::unique_ptr<VisionStem>> Create(const VisionBuild& build,
+                                                    const VisionConfig& config) {
     auto stem = std::make_unique<Stem>();
+    stem->height_ = config.image_height;
+    stem->width_ = config.image_width;
+    stem->kernel_ = config.stem_kernel;
     const std::string p = StrCat(kVisionPrefix, "conv_stem.");
     // f32 also in int8 towers: three input channels cost nothing and everything depends on them.
     ASSIGN_OR_RETURN(
         stem->conv_,
         ConvOp::CreateDense(build.weights, p + "conv", config.stem_bias ? p + "conv.bias" : "",
-                            config.stem, 3, config.stem_kernel, 2,
-                            AllAround(config.image_height, config.image_width, config.stem_kernel,
-                                      2),
+                            config.stem, kColors, config.stem_kernel, kStride,
+                            Sideways(config.image_width, config.stem_kernel, kStride),
                             VisionPrecision::kF32, build.packed));
-    ASSIGN_OR_RETURN(stem->norm_, build.weights.Floats(p + "bn"));
-    return std::unique_ptr<VisionBlock>(std::move(stem));
+    ASSIGN_OR_RETURN(stem->norm_, build.weights.Vector(p + "bn"));
+    stem->band_ = BandRows(config.stem_height, config.stem_width * config.stem * sizeof(float),
+                           build.band_bytes);
+    stem->in_rows_ = (stem->band_ - 1) * kStride + config.stem_kernel;
+    stem->colors_ = stem->plan_.Add<float>(stem->in_rows_ * config.image_width * kColors);
+    return std::unique_ptr<VisionStem>(std::move(stem));
   }
 
-  Status Run(const VisionRun& run, const FeatureMap& in, const FeatureMap& out) override {
-    RETURN_IF_ERROR(conv_.Run(run.pool, {in.data}, in.height, in.width, out.data));
-    FinishPixels(run, VisionPrecision::kF32, {}, out.data, out.pixels(), out.channels,
-                 [&](float* pixel, size_t) {
-                   kernels::RmsNormGelu(pixel, norm_.data(), pixel, out.channels, kVisionEps);
-                 });
+  Status Run(const VisionRun& run, const float* pixels, const FeatureMap& out) override {
+    const SamePadding pad = SamePaddingOf(height_, kernel_, kStride);
+    float* colors = run.At<float>(colors_);
+    for (size_t row = 0; row < out.height; row += band_) {
+      run.pool.ParallelFor(in_rows_, [&](size_t i) {
+        ColorRow(pixels, row * kStride + i, pad.low, colors + i * width_ * kColors);
+      });
+      float* y = out.row(static_cast<ptrdiff_t>(row));
+      RETURN_IF_ERROR(conv_.Run(run.pool, {colors}, in_rows_, width_, y));
+      FinishPixels(run, VisionPrecision::kF32, {}, y, band_ * out.width, out.channels,
+                   [&](float* pixel, size_t) {
+                     kernels::RmsNormGelu(pixel, norm_.data(), pixel, out.channels, kVisionEps);
+                   });
+    }
     return OkStatus();
   }
 
  private:
+  static constexpr size_t kColors = 3, kStride = 2;
+
+  // Row padded_row - pad of the image, [width, 3]; zeros outside of it.
+  void ColorRow(const float* pixels, size_t padded_row, size_t pad, float* to) const {
+    if (padded_row < pad || padded_row - pad >= height_) {
+      std::fill_n(to, width_ * kColors, 0.0f);
+      return;
+    }
+    const float* from = pixels + (padded_row - pad) * width_;
+    for (size_t x = 0; x < width_; ++x) {
+      for (size_t c = 0; c < kColors; ++c) to[x * kColors + c] = from[c * height_ * width_ + x];
+    }
+  }
+
   ConvOp conv_;
   AlignedBuffer<float> norm_;
+  size_t height_ = 0, width_ = 0, kernel_ = 0;
+  size_t band_ = 1;     // output rows at a time
+  size_t in_rows_ = 1;  // that they need
+  size_t colors_ = 0;
 };
 
 // ---- Edge residual ----
@@ -97,12 +129,12 @@ class EdgeResidual final : public VisionBlock {
                                          config.in, config.kernel, config.stride,
                                          Sideways(config.in_width, config.kernel, config.stride),
                                          build.precision, build.packed));
-    ASSIGN_OR_RETURN(block->expand_norm_, build.weights.Floats(p + "bn1"));
+    ASSIGN_OR_RETURN(block->expand_norm_, build.weights.Vector(p + "bn1"));
     ASSIGN_OR_RETURN(block->project_,
                      PointwiseOp::Create(build.weights, p + "conv_pwl", config.out, config.middle,
                                          build.precision, build.packed));
-    ASSIGN_OR_RETURN(block->project_norm_, build.weights.Floats(p + "bn2"));
-    block->Plan();
+    ASSIGN_OR_RETURN(block->project_norm_, build.weights.Vector(p + "bn2"));
+    block->Plan(build.band_bytes);
     return std::unique_ptr<VisionBlock>(std::move(block));
   }
 
@@ -129,8 +161,9 @@ class EdgeResidual final : public VisionBlock {
   }
 
  private:
-  void Plan() {
-    band_ = BandRows(config_.out_height, config_.out_width * config_.middle * sizeof(float));
+  void Plan(size_t band_bytes) {
+    band_ = BandRows(config_.out_height, config_.out_width * config_.middle * sizeof(float),
+                     band_bytes);
     in_rows_ = (band_ - 1) * config_.stride + config_.kernel;
     const size_t pixels = band_ * config_.out_width;
     expanded_ = plan_.Add<float>(pixels * config_.middle);
@@ -187,7 +220,7 @@ class InvertedBottleneck final : public VisionBlock {
     block->config_ = config;
     block->precision_ = build.precision;
     RETURN_IF_ERROR(block->Load(build));
-    block->Plan();
+    block->Plan(build.band_bytes);
     return std::unique_ptr<VisionBlock>(std::move(block));
   }
 
@@ -225,31 +258,31 @@ class InvertedBottleneck final : public VisionBlock {
                                                config_.start_kernel, 1,
                                                Sideways(config_.in_width, config_.start_kernel, 1),
                                                build.packed));
-      ASSIGN_OR_RETURN(start_norm_, weights.Floats(p + "dw_start.bn"));
+      ASSIGN_OR_RETURN(start_norm_, weights.Vector(p + "dw_start.bn"));
     }
     ASSIGN_OR_RETURN(expand_, PointwiseOp::Create(weights, p + "pw_exp.conv", config_.middle,
                                                   config_.in, build.precision, build.packed));
-    ASSIGN_OR_RETURN(expand_norm_, weights.Floats(p + "pw_exp.bn"));
+    ASSIGN_OR_RETURN(expand_norm_, weights.Vector(p + "pw_exp.bn"));
     if (config_.middle_kernel != 0) {
       ASSIGN_OR_RETURN(
           middle_conv_,
           ConvOp::CreateDepthwise(
               weights, p + "dw_mid.conv", config_.middle, config_.middle_kernel, config_.stride,
               Sideways(config_.in_width, config_.middle_kernel, config_.stride), build.packed));
-      ASSIGN_OR_RETURN(middle_norm_, weights.Floats(p + "dw_mid.bn"));
+      ASSIGN_OR_RETURN(middle_norm_, weights.Vector(p + "dw_mid.bn"));
     }
     ASSIGN_OR_RETURN(project_, PointwiseOp::Create(weights, p + "pw_proj.conv", config_.out,
                                                    config_.middle, build.precision, build.packed));
-    ASSIGN_OR_RETURN(project_norm_, weights.Floats(p + "pw_proj.bn"));
+    ASSIGN_OR_RETURN(project_norm_, weights.Vector(p + "pw_proj.bn"));
     // The layer scale follows the norm's weight: one multiplication.
-    ASSIGN_OR_RETURN(const AlignedBuffer<float> gamma, weights.Floats(p + "layer_scale.gamma"));
+    ASSIGN_OR_RETURN(const AlignedBuffer<float> gamma, weights.Vector(p + "layer_scale.gamma"));
     MultiplyInto(project_norm_, gamma);
     return OkStatus();
   }
 
-  void Plan() {
+  void Plan(size_t band_bytes) {
     const size_t expanded_row = config_.in_width * config_.middle;
-    band_ = BandRows(config_.out_height, config_.stride * expanded_row * sizeof(float));
+    band_ = BandRows(config_.out_height, config_.stride * expanded_row * sizeof(float), band_bytes);
     window_ = config_.middle_kernel == 0 ? band_
                                          : (band_ - 1) * config_.stride + config_.middle_kernel;
     const size_t in_pixels = window_ * config_.in_width;
@@ -341,7 +374,7 @@ class Attention final : public VisionBlock {
     block->precision_ = build.precision;
     const std::string& p = config.prefix;
     const VisionWeights& weights = build.weights;
-    ASSIGN_OR_RETURN(block->norm_, weights.Floats(p + "norm"));
+    ASSIGN_OR_RETURN(block->norm_, weights.Vector(p + "norm"));
     ASSIGN_OR_RETURN(block->query_, PointwiseOp::Create(weights, p + "attn.query.proj",
                                                         config.middle, config.in, build.precision,
                                                         build.packed));
@@ -350,7 +383,7 @@ class Attention final : public VisionBlock {
     ASSIGN_OR_RETURN(block->project_, PointwiseOp::Create(weights, p + "attn.output.proj",
                                                           config.out, config.middle,
                                                           build.precision, build.packed));
-    ASSIGN_OR_RETURN(block->gamma_, weights.Floats(p + "layer_scale.gamma"));
+    ASSIGN_OR_RETURN(block->gamma_, weights.Vector(p + "layer_scale.gamma"));
     block->Plan(build.num_threads);
     return std::unique_ptr<VisionBlock>(std::move(block));
   }
@@ -397,7 +430,7 @@ class Attention final : public VisionBlock {
                                   AllAround(config_.in_height, config_.in_width,
                                             config_.kv_kernel, config_.kv_stride),
                                   build.packed));
-      ASSIGN_OR_RETURN(side->norm, build.weights.Floats(p + "norm"));
+      ASSIGN_OR_RETURN(side->norm, build.weights.Vector(p + "norm"));
     }
     ASSIGN_OR_RETURN(side->project,
                      PointwiseOp::Create(build.weights, p + "proj", config_.head_dim, config_.in,
@@ -497,18 +530,18 @@ class Head final : public VisionHead {
     ASSIGN_OR_RETURN(head->expand_low_,
                      PointwiseOp::CreatePart(weights, p + "ffn.pw_exp.conv", middle, in, high.out,
                                              low.out, build.precision, build.packed));
-    ASSIGN_OR_RETURN(head->expand_norm_, weights.Floats(p + "ffn.pw_exp.bn"));
+    ASSIGN_OR_RETURN(head->expand_norm_, weights.Vector(p + "ffn.pw_exp.bn"));
     ASSIGN_OR_RETURN(head->project_,
                      PointwiseOp::Create(weights, p + "ffn.pw_proj.conv", config.features, middle,
                                          build.precision, build.packed));
-    ASSIGN_OR_RETURN(head->project_norm_, weights.Floats(p + "ffn.pw_proj.bn"));
-    ASSIGN_OR_RETURN(head->norm_, weights.Floats(p + "norm"));
-    ASSIGN_OR_RETURN(head->soft_norm_, weights.Floats("embed_vision.soft_embedding_norm"));
+    ASSIGN_OR_RETURN(head->project_norm_, weights.Vector(p + "ffn.pw_proj.bn"));
+    ASSIGN_OR_RETURN(head->norm_, weights.Vector(p + "norm"));
+    ASSIGN_OR_RETURN(head->soft_norm_, weights.Vector("embed_vision.soft_embedding_norm"));
     ASSIGN_OR_RETURN(head->embed_,
                      PointwiseOp::Create(weights, "embed_vision.embedding_projection",
                                          config.hidden_size, config.features, build.precision,
                                          build.packed));
-    head->Plan(high, low);
+    head->Plan(high, low, build.band_bytes);
     return std::unique_ptr<VisionHead>(std::move(head));
   }
 
@@ -528,13 +561,13 @@ class Head final : public VisionHead {
   }
 
  private:
-  void Plan(const VisionBlockConfig& high, const VisionBlockConfig& low) {
+  void Plan(const VisionBlockConfig& high, const VisionBlockConfig& low, size_t band_bytes) {
     pool_height_ = high.out_height / config_.output_resolution;
     pool_width_ = high.out_width / config_.output_resolution;
     const size_t middle = config_.fusion_middle;
     band_ = pool_height_ *
             BandRows(config_.output_resolution,
-                     pool_height_ * high.out_width * middle * sizeof(float));
+                     pool_height_ * high.out_width * middle * sizeof(float), band_bytes);
     const size_t pixels = band_ * high.out_width;
     const size_t low_pixels = low.out_height * low.out_width;
     expanded_low_ = plan_.Add<float>(low_pixels * middle);
@@ -623,9 +656,8 @@ class Head final : public VisionHead {
 
 }  // namespace
 
-size_t BandRows(size_t height, size_t row_bytes) {
-  constexpr size_t kBandBytes = 6 << 20;  // in the cache that cores share
-  size_t rows = std::clamp<size_t>(kBandBytes / std::max<size_t>(row_bytes, 1), 1, height);
+size_t BandRows(size_t height, size_t row_bytes, size_t band_bytes) {
+  size_t rows = std::clamp<size_t>(band_bytes / row_bytes, 1, height);
   while (height % rows != 0) --rows;
   return rows;
 }
@@ -643,8 +675,8 @@ Result<std::unique_ptr<VisionBlock>> MakeVisionBlock(const VisionBuild& build,
   return Internal("a vision block of no kind");
 }
 
-Result<std::unique_ptr<VisionBlock>> MakeVisionStem(const VisionBuild& build,
-                                                    const VisionConfig& config) {
+Result<std::unique_ptr<VisionStem>> MakeVisionStem(const VisionBuild& build,
+                                                   const VisionConfig& config) {
   return Stem::Create(build, config);
 }
 

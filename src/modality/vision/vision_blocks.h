@@ -29,15 +29,26 @@ struct VisionBuild {
   const VisionWeights& weights;
   VisionPrecision precision;
   size_t num_threads;
+  size_t band_bytes;  // of the widest map of a band of rows
   PackedWeights& packed;
 };
 
 Result<std::unique_ptr<VisionBlock>> MakeVisionBlock(const VisionBuild& build,
                                                      const VisionBlockConfig& config);
 
-// conv_stem: [height, width, 3] pixels without margins -> channels, norm, GELU.
-Result<std::unique_ptr<VisionBlock>> MakeVisionStem(const VisionBuild& build,
-                                                    const VisionConfig& config);
+// conv_stem: pixels [3, height, width] -> channels, norm, GELU.
+class VisionStem {
+ public:
+  virtual ~VisionStem() = default;
+  virtual Status Run(const VisionRun& run, const float* pixels, const FeatureMap& out) = 0;
+  size_t scratch_bytes() const { return plan_.bytes(); }
+
+ protected:
+  ScratchPlan plan_;
+};
+
+Result<std::unique_ptr<VisionStem>> MakeVisionStem(const VisionBuild& build,
+                                                   const VisionConfig& config);
 
 // The multi-scale fusion adapter and the embedder (gemma3n.md 4.4, 4.5).
 class VisionHead {
@@ -56,7 +67,8 @@ class VisionHead {
 Result<std::unique_ptr<VisionHead>> MakeVisionHead(const VisionBuild& build,
                                                    const VisionConfig& config);
 
-// Rows of a band: the most that divide `height` and keep `row_bytes` each within the cache.
-size_t BandRows(size_t height, size_t row_bytes);
+// Rows of a band: the most that divide `height` and together have at most `band_bytes`, one if none
+// does.
+size_t BandRows(size_t height, size_t row_bytes, size_t band_bytes);
 
 }  // namespace nestling

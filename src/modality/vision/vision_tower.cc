@@ -53,14 +53,14 @@ Result<std::unique_ptr<VisionTower>> VisionTower::Create(const ContainerReader& 
   ASSIGN_OR_RETURN(VisionConfig config, ReadVisionConfig(reader));
   std::unique_ptr<VisionTower> tower(
       new VisionTower(pool, std::move(config), PrecisionOf(reader, options)));
-  RETURN_IF_ERROR(tower->Load(reader));
+  RETURN_IF_ERROR(tower->Load(reader, options.band_bytes));
   RETURN_IF_ERROR(tower->PlanMemory());
   return tower;
 }
 
-Status VisionTower::Load(const ContainerReader& reader) {
+Status VisionTower::Load(const ContainerReader& reader, size_t band_bytes) {
   ASSIGN_OR_RETURN(const VisionWeights weights, VisionWeights::Create(reader));
-  const VisionBuild build = {weights, precision_, pool_.num_threads(), packed_};
+  const VisionBuild build = {weights, precision_, pool_.num_threads(), band_bytes, packed_};
   std::vector<std::function<Status()>> tasks;
   tasks.push_back([&]() -> Status {
     ASSIGN_OR_RETURN(head_, MakeVisionHead(build, config_));
@@ -99,20 +99,21 @@ Status VisionTower::PlanMemory() {
   const auto floats = [this](size_t height, size_t width, size_t channels) {
     return (height + 2 * margin_) * width * channels;
   };
-  size_t map = floats(config_.stem_height, config_.stem_width, config_.stem);
-  size_t scratch = std::max({stem_->scratch_bytes(), head_->scratch_bytes(),
-                             config_.image_height * config_.image_width * 3 * sizeof(float) +
-                                 AlignedBuffer<float>::kSlackBytes});
+  // Blocks write the two maps in turn, the stem the first one.
+  size_t map[2] = {floats(config_.stem_height, config_.stem_width, config_.stem), 0};
+  size_t turn = 0;
+  size_t scratch = std::max(stem_->scratch_bytes(), head_->scratch_bytes());
   for (size_t s = 0; s < config_.stages.size(); ++s) {
     for (size_t b = 0; b < config_.stages[s].size(); ++b) {
       const VisionBlockConfig& block = config_.stages[s][b];
-      map = std::max(map, floats(block.out_height, block.out_width, block.out));
+      turn = 1 - turn;
+      map[turn] = std::max(map[turn], floats(block.out_height, block.out_width, block.out));
       scratch = std::max(scratch, stages_[s][b]->scratch_bytes());
     }
   }
   const VisionBlockConfig& high = config_.stages[config_.stages.size() - 2].back();
   ScratchPlan plan;
-  for (size_t& offset : maps_) offset = plan.Add<float>(map);
+  for (size_t i = 0; i < 2; ++i) maps_[i] = plan.Add<float>(map[i]);
   high_ = plan.Add<float>(floats(high.out_height, high.out_width, high.out));
   features_ = plan.Add<float>(config_.num_soft_tokens() * config_.features);
   scratch_ = plan.Add<std::byte>(scratch);
@@ -145,20 +146,6 @@ Result<std::vector<float>> VisionTower::Encode(std::span<const float> pixels, Ob
   return soft_tokens;
 }
 
-Status VisionTower::RunStem(std::span<const float> pixels, const VisionRun& run,
-                            const FeatureMap& out) {
-  FeatureMap image = {run.At<float>(0), image_height(), image_width(), 3, 0};
-  const size_t plane = image.pixels();
-  pool_.ParallelFor(image.height, [&](size_t y) {
-    const float* from = pixels.data() + y * image.width;
-    float* to = image.row(static_cast<ptrdiff_t>(y));
-    for (size_t x = 0; x < image.width; ++x) {
-      for (size_t c = 0; c < 3; ++c) to[3 * x + c] = from[c * plane + x];
-    }
-  });
-  return stem_->Run(run, image, out);
-}
-
 Status VisionTower::Run(std::span<const float> pixels, Observer observer,
                         std::span<float> soft_tokens) {
   const auto observe = [&](const std::string& stage, const FeatureMap& map) {
@@ -166,7 +153,7 @@ Status VisionTower::Run(std::span<const float> pixels, Observer observer,
   };
   const VisionRun run = {pool_, memory_.data() + scratch_};
   FeatureMap map = MapAt(maps_[0], config_.stem_height, config_.stem_width, config_.stem);
-  RETURN_IF_ERROR(RunStem(pixels, run, map));
+  RETURN_IF_ERROR(stem_->Run(run, pixels.data(), map));
   observe("stem", map);
   FeatureMap high;
   size_t turn = 0;

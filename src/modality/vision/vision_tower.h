@@ -28,6 +28,9 @@ struct VisionOptions {
     kInt8,  // likewise; other weights are quantised per output channel
   };
   Compute compute = Compute::kAuto;
+  // Bytes of the widest map of the rows that a block works on at a time: the cache that the cores
+  // share should hold it.
+  size_t band_bytes = 6 << 20;
 };
 
 // The vision tower with its embedder: an image to soft tokens. Everything that it needs of the
@@ -66,17 +69,16 @@ class VisionTower {
  private:
   VisionTower(const ThreadPool& pool, VisionConfig config, VisionPrecision precision)
       : pool_(pool), config_(std::move(config)), precision_(precision) {}
-  Status Load(const ContainerReader& reader);
+  Status Load(const ContainerReader& reader, size_t band_bytes);
   Status PlanMemory();
   FeatureMap MapAt(size_t offset, size_t height, size_t width, size_t channels) const;
-  Status RunStem(std::span<const float> pixels, const VisionRun& run, const FeatureMap& out);
   Status Run(std::span<const float> pixels, Observer observer, std::span<float> soft_tokens);
 
   const ThreadPool& pool_;
   const VisionConfig config_;
   const VisionPrecision precision_;
   PackedWeights packed_;  // outlives the operators that use it
-  std::unique_ptr<VisionBlock> stem_;
+  std::unique_ptr<VisionStem> stem_;
   std::vector<std::vector<std::unique_ptr<VisionBlock>>> stages_;
   std::unique_ptr<VisionHead> head_;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "modality/vision/vision_weights.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -26,11 +27,11 @@ Result<const TensorInfo*> VisionWeights::Find(const std::string& name) const {
   return tensor;
 }
 
-Result<AlignedBuffer<float>> VisionWeights::Floats(const std::string& name) const {
+Result<PackBuffer<float>> VisionWeights::Floats(const std::string& name) const {
   ASSIGN_OR_RETURN(const TensorInfo* tensor, Find(name));
   size_t count = 1;
   for (const uint64_t size : tensor->shape) count *= size;
-  ASSIGN_OR_RETURN(AlignedBuffer<float> floats, AlignedBuffer<float>::Create(count));
+  ASSIGN_OR_RETURN(PackBuffer<float> floats, PackBuffer<float>::Create(count));
   const std::byte* data = region_.bytes().data() + tensor->offset;
   const auto* halves = reinterpret_cast<const uint16_t*>(data);
   switch (tensor->dtype) {
@@ -56,20 +57,27 @@ Result<AlignedBuffer<float>> VisionWeights::Floats(const std::string& name) cons
   return floats;
 }
 
+Result<AlignedBuffer<float>> VisionWeights::Vector(const std::string& name) const {
+  ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
+  ASSIGN_OR_RETURN(AlignedBuffer<float> vector, AlignedBuffer<float>::Create(floats.size()));
+  std::copy_n(floats.data(), floats.size(), vector.data());
+  return vector;
+}
+
 Result<VisionWeights::Int8> VisionWeights::Codes(const std::string& name) const {
   ASSIGN_OR_RETURN(const TensorInfo* tensor, Find(name));
   size_t count = 1;
   for (const uint64_t size : tensor->shape) count *= size;
   const size_t out = tensor->shape[0], in = count / out;
   Int8 int8;
-  ASSIGN_OR_RETURN(int8.codes, AlignedBuffer<int8_t>::Create(count));
-  ASSIGN_OR_RETURN(int8.scales, AlignedBuffer<float>::Create(out));
+  ASSIGN_OR_RETURN(int8.codes, PackBuffer<int8_t>::Create(count));
+  ASSIGN_OR_RETURN(int8.scales, PackBuffer<float>::Create(out));
   if (tensor->dtype == DType::kQ8C) {
     std::memcpy(int8.codes.data(), region_.bytes().data() + tensor->offset, count);
     std::memcpy(int8.scales.data(), region_.bytes().data() + tensor->scales_offset,
                 out * sizeof(float));
   } else {
-    ASSIGN_OR_RETURN(const AlignedBuffer<float> floats, Floats(name));
+    ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
     for (size_t o = 0; o < out; ++o) {
       kernels::QuantizeInt8(floats.data() + o * in, int8.codes.data() + o * in, &int8.scales[o],
                             in);

@@ -14,10 +14,10 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Columns [first, first + count) of [out, in].
 template <typename T>
-Result<AlignedBuffer<T>> Columns(AlignedBuffer<T> matrix, size_t out, size_t in, size_t first,
+Result<PackBuffer<T>> Columns(PackBuffer<T> matrix, size_t out, size_t in, size_t first,
                                  size_t count) {
   if (count == in) return matrix;
-  ASSIGN_OR_RETURN(AlignedBuffer<T> part, AlignedBuffer<T>::Create(out * count));
+  ASSIGN_OR_RETURN(PackBuffer<T> part, PackBuffer<T>::Create(out * count));
   for (size_t o = 0; o < out; ++o) {
     std::copy_n(matrix.data() + o * in + first, count, part.data() + o * count);
   }
@@ -39,7 +39,7 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
   pointwise.precision_ = precision;
   xnn_operator_t op = nullptr;
   if (precision == VisionPrecision::kF32) {
-    ASSIGN_OR_RETURN(AlignedBuffer<float> floats, weights.Floats(name));
+    ASSIGN_OR_RETURN(PackBuffer<float> floats, weights.Floats(name));
     ASSIGN_OR_RETURN(floats, Columns(std::move(floats), out, in, first, count));
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_f32(count, out, count, out, floats.data(), /*bias=*/nullptr,
@@ -89,13 +89,13 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
   ConvOp conv;
   conv.precision_ = precision;
   const auto u32 = [](size_t n) { return static_cast<uint32_t>(n); };
-  AlignedBuffer<float> bias;
+  PackBuffer<float> bias;
   if (!bias_name.empty()) {
     ASSIGN_OR_RETURN(bias, weights.Floats(bias_name));
   }
   xnn_operator_t op = nullptr;
   if (precision == VisionPrecision::kF32) {
-    ASSIGN_OR_RETURN(AlignedBuffer<float> floats, weights.Floats(name));
+    ASSIGN_OR_RETURN(PackBuffer<float> floats, weights.Floats(name));
     ASSIGN_OR_RETURN(floats, ChannelsLast(floats, out, in, kernel * kernel));
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_convolution2d_nhwc_f32(
@@ -124,7 +124,7 @@ Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::
                                        const ConvPadding& padding, PackedWeights& packed) {
   ConvOp conv;
   const auto u32 = [](size_t n) { return static_cast<uint32_t>(n); };
-  ASSIGN_OR_RETURN(const AlignedBuffer<float> floats, weights.Floats(name));
+  ASSIGN_OR_RETURN(const PackBuffer<float> floats, weights.Floats(name));
   xnn_operator_t op = nullptr;
   // One input and one output channel a group: the stored order is XNNPACK's.
   RETURN_IF_ERROR(XnnStatus(
