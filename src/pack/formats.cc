@@ -78,7 +78,10 @@ DType TowerFormatFor(SectionKind section, const std::string& name,
   if (section == SectionKind::kAudio) {
     return shape.size() == 2 && !name.ends_with(".embedding") ? wanted : DType::kF32;
   }
-  return DType::kBF16;
+  // The vision tower's dense convolutions, but the stem's of three channels; depthwise ones have one.
+  const bool dense = shape.size() == 4 && shape[1] > 3;
+  const bool linear = shape.size() == 2 && !name.ends_with(".embedding");
+  return dense || linear ? wanted : DType::kF32;
 }
 
 Layout TowerLayoutFor(SectionKind section, DType dtype, std::span<const uint64_t> shape) {

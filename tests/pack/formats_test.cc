@@ -76,6 +76,24 @@ TEST(FormatsTest, TableEmbeddingAndTowersHaveTheirOwn) {
   EXPECT_EQ(DescribeFormats(options), "q4b32, ple bf16, embed q8c, towers bf16");
 }
 
+TEST(FormatsTest, IntegerVisionTowersKeepDepthwiseConvolutionsAndTheStemInF32) {
+  FormatOptions options;
+  options.tower_quant = DType::kQ8C;
+  const auto format = [&](const std::string& name, const std::vector<uint64_t>& shape) {
+    return TowerFormatFor(SectionKind::kVision, name, shape, options);
+  };
+  const std::string block = "vision_tower.timm_model.blocks.0.0.";
+  EXPECT_EQ(format(block + "conv_exp", {256, 64, 3, 3}), DType::kQ8C);
+  EXPECT_EQ(format(block + "conv_pwl", {128, 256, 1, 1}), DType::kQ8C);
+  EXPECT_EQ(format(block + "dw_mid.conv", {768, 1, 5, 5}), DType::kF32);
+  EXPECT_EQ(format(block + "bn1", {256}), DType::kF32);
+  EXPECT_EQ(format("vision_tower.timm_model.conv_stem.conv", {64, 3, 3, 3}), DType::kF32);
+  EXPECT_EQ(format("embed_vision.embedding_projection", {64, 2048}), DType::kQ8C);
+  EXPECT_EQ(format("embed_vision.embedding", {128, 2048}), DType::kF32);
+  EXPECT_EQ(TowerLayoutFor(SectionKind::kVision, DType::kQ8C, std::vector<uint64_t>{64, 64}),
+            Layout::kRowMajor);
+}
+
 TEST(FormatsTest, IntegerAudioTowersKeepConvolutionsAndTheTableInF32) {
   FormatOptions options;
   options.tower_quant = DType::kQ8C;
