@@ -579,7 +579,8 @@ typedef struct nestling_pack_options {
  * Converts a model to a container. The result appears under its name when it is complete; an error
  * leaves nothing behind and an older file of that name as it was.
  *
- * @param source  a Hugging Face folder (config.json, *.safetensors, tokenizer.model).
+ * @param source  a Hugging Face folder (config.json, *.safetensors, tokenizer.model), or a GGUF file
+ *                of architecture gemma3n.
  * @param output  file to write.
  * @return OK; INVALID_ARGUMENT; NOT_FOUND; IO_ERROR (also: storage full); BAD_MODEL; UNSUPPORTED
  *         (another architecture, an unknown key of the configuration that changes the arithmetic);

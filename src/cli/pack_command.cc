@@ -30,7 +30,7 @@ void AddPackCommand(CLI::App& app, Work& work) {
   CLI::App* command = app.add_subcommand("pack", "Convert a model to a container");
   const auto arguments = std::make_shared<PackArguments>();
   PackOptions& options = arguments->options;
-  command->add_option("source", arguments->source, "Hugging Face folder")
+  command->add_option("source", arguments->source, "Hugging Face folder, or GGUF file")
       ->required()
       ->type_name("SRC");
   command->add_option("-o,--output", arguments->output, "Container to write")
@@ -47,7 +47,7 @@ void AddPackCommand(CLI::App& app, Work& work) {
       ->check(CLI::Range(0, 1024))
       ->type_name("N");
   command->add_flag("--allow-unknown-config", options.allow_unknown_config,
-                    "Accept keys of config.json that this version does not know");
+                    "Accept keys of the configuration that this version does not know");
   command->callback([arguments, &work] { work = [arguments] { return RunPack(*arguments); }; });
 }
 

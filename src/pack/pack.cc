@@ -11,7 +11,9 @@
 #include "base/file.h"
 #include "container/writer.h"
 #include "model/tensor_names.h"
-#include "pack/hf_tensors.h"
+#include "pack/checkpoint_tensors.h"
+#include "pack/gguf.h"
+#include "pack/gguf_config.h"
 #include "pack/panels.h"
 #include "pack/parallel.h"
 #include "pack/safetensors.h"
@@ -31,7 +33,7 @@ std::string BaseName(const std::string& path) {
 
 // Text checkpoints without towers may have an embedding of the PLE table's rows only: the rows
 // above it stand for soft tokens.
-Status AdoptVocabulary(const HfTensors& tensors, HeaderFields* fields) {
+Status AdoptVocabulary(const CheckpointTensors& tensors, HeaderFields* fields) {
   const SourceTensor* embedding = tensors.Find(names::kEmbedTokens);
   TextConfig& text = fields->text;
   if (embedding == nullptr || embedding->shape.empty()) return OkStatus();
@@ -42,7 +44,7 @@ Status AdoptVocabulary(const HfTensors& tensors, HeaderFields* fields) {
 }
 
 // A tower is there if the configuration and the checkpoint have it.
-void AdoptTower(const HfTensors& tensors, SectionKind section, const char* name,
+void AdoptTower(const CheckpointTensors& tensors, SectionKind section, const char* name,
                 const WarningCallback& warn, TowerConfig* tower) {
   const bool has_tensors = !tensors.Tower(section).empty();
   if (has_tensors != tower->present && warn) {
@@ -61,7 +63,7 @@ std::vector<uint64_t> SourceShape(const TensorSpec& spec) {
 
 // Plans the text tensors of the sub-model `kept` (all layers: the whole model). Formats are those
 // of the whole model, so that a sub-model has the same bytes.
-Result<std::vector<PackedTensor>> PlanText(const HfTensors& tensors, const TextConfig& whole,
+Result<std::vector<PackedTensor>> PlanText(const CheckpointTensors& tensors, const TextConfig& whole,
                                            const TextConfig& target,
                                            const std::vector<uint32_t>& kept,
                                            const FormatOptions& formats) {
@@ -95,7 +97,7 @@ Result<std::vector<PackedTensor>> PlanText(const HfTensors& tensors, const TextC
   return planned;
 }
 
-void PlanTower(const HfTensors& tensors, SectionKind section, const FormatOptions& formats,
+void PlanTower(const CheckpointTensors& tensors, SectionKind section, const FormatOptions& formats,
                std::vector<PackedTensor>* planned) {
   for (const auto& [name, source] : tensors.Tower(section)) {
     PackedTensor tensor;
@@ -125,6 +127,51 @@ Result<std::vector<std::byte>> ReadTokenizer(const std::string& folder,
   return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
+// What a source holds. The header is not validated yet.
+struct Checkpoint {
+  HeaderFields fields;
+  std::unique_ptr<TensorSource> source;
+  CheckpointTensors tensors;
+  std::vector<std::byte> tokenizer;  // empty: none
+};
+
+Result<Checkpoint> ReadHfCheckpoint(const PackOptions& options, const WarningCallback& warn) {
+  Checkpoint checkpoint;
+  HeaderFields& fields = checkpoint.fields;
+  ASSIGN_OR_RETURN(fields, ReadHfFolder(options.source, options.allow_unknown_config, warn));
+  ASSIGN_OR_RETURN(checkpoint.source, SafetensorsReader::Open(options.source));
+  ASSIGN_OR_RETURN(checkpoint.tensors, CheckpointTensors::FromHf(*checkpoint.source));
+  AdoptTower(checkpoint.tensors, SectionKind::kVision, "vision", warn, &fields.vision);
+  AdoptTower(checkpoint.tensors, SectionKind::kAudio, "audio", warn, &fields.audio);
+  RETURN_IF_ERROR(AdoptVocabulary(checkpoint.tensors, &fields));
+  ASSIGN_OR_RETURN(checkpoint.tokenizer, ReadTokenizer(options.source, warn));
+  return checkpoint;
+}
+
+Result<Checkpoint> ReadGgufCheckpoint(const PackOptions& options, const WarningCallback& warn) {
+  ASSIGN_OR_RETURN(auto reader, GgufReader::Open(options.source));
+  Checkpoint checkpoint;
+  HeaderFields& fields = checkpoint.fields;
+  ASSIGN_OR_RETURN(fields, ReadGgufHeader(*reader, options.allow_unknown_config, warn));
+  RETURN_IF_ERROR(ValidateHeaderFields(fields));
+  ASSIGN_OR_RETURN(checkpoint.tensors, CheckpointTensors::FromGguf(*reader, fields.text));
+  ASSIGN_OR_RETURN(checkpoint.tokenizer, ReadGgufTokenizer(*reader, fields, warn));
+  checkpoint.source = std::move(reader);
+  return checkpoint;
+}
+
+Result<Checkpoint> ReadCheckpoint(const PackOptions& options, const WarningCallback& warn) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(options.source, ignored)) {
+    return ReadHfCheckpoint(options, warn);
+  }
+  if (std::filesystem::is_regular_file(options.source, ignored)) {
+    return ReadGgufCheckpoint(options, warn);
+  }
+  return NotFound("\"", options.source,
+                  "\" is neither a folder with config.json nor a GGUF file");
+}
+
 // The header of the sub-model `slice` of `whole`.
 HeaderFields SliceFields(const HeaderFields& whole, const SliceConfig& slice) {
   HeaderFields fields = whole;
@@ -152,23 +199,11 @@ uint64_t HeaderFieldsBytes(const HeaderFields& fields) {
 Status Pack(const PackOptions& options, const ProgressCallback& progress,
             const WarningCallback& warn) {
   RETURN_IF_ERROR(CheckFormatOptions(options.formats));
-  if (options.source.ends_with(".gguf")) {
-    return Unsupported("\"", options.source,
-                       "\": GGUF files are not read yet, want a Hugging Face folder");
-  }
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(options.source, ignored)) {
-    return NotFound("\"", options.source, "\" is not a folder with config.json");
-  }
 
   // Read and check everything that can be wrong.
-  ASSIGN_OR_RETURN(HeaderFields whole,
-                   ReadHfFolder(options.source, options.allow_unknown_config, warn));
-  ASSIGN_OR_RETURN(const auto reader, SafetensorsReader::Open(options.source));
-  ASSIGN_OR_RETURN(const HfTensors tensors, HfTensors::Create(*reader));
-  AdoptTower(tensors, SectionKind::kVision, "vision", warn, &whole.vision);
-  AdoptTower(tensors, SectionKind::kAudio, "audio", warn, &whole.audio);
-  RETURN_IF_ERROR(AdoptVocabulary(tensors, &whole));
+  ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(options, warn));
+  HeaderFields& whole = checkpoint.fields;
+  const CheckpointTensors& tensors = checkpoint.tensors;
   RETURN_IF_ERROR(ValidateHeaderFields(whole));
   ASSIGN_OR_RETURN(const std::optional<SliceConfig> slice,
                    ResolveSlices(options.add_slices, options.slice, &whole));
@@ -182,7 +217,6 @@ Status Pack(const PackOptions& options, const ProgressCallback& progress,
     const TowerConfig& tower = section == SectionKind::kVision ? fields.vision : fields.audio;
     if (tower.present) PlanTower(tensors, section, options.formats, &planned);
   }
-  ASSIGN_OR_RETURN(std::vector<std::byte> tokenizer, ReadTokenizer(options.source, warn));
   fields.provenance.source = BaseName(options.source);
   fields.provenance.tool = "nestling pack " NESTLING_VERSION;
   fields.provenance.quantisation = DescribeFormats(options.formats);
@@ -191,14 +225,17 @@ Status Pack(const PackOptions& options, const ProgressCallback& progress,
   // Write.
   ASSIGN_OR_RETURN(const auto writer, ContainerWriter::Create(options.output));
   for (const PackedTensor& tensor : planned) RETURN_IF_ERROR(writer->Declare(tensor.plan));
-  if (!tokenizer.empty()) RETURN_IF_ERROR(writer->DeclareTokenizer(std::move(tokenizer)));
+  if (!checkpoint.tokenizer.empty()) {
+    RETURN_IF_ERROR(writer->DeclareTokenizer(std::move(checkpoint.tokenizer)));
+  }
   RETURN_IF_ERROR(writer->Layout(HeaderFieldsBytes(fields)));
   uint64_t done = 0;
   const auto written = [&](uint64_t bytes) {
     done += bytes;
     if (progress) progress(done, writer->total_bytes());
   };
-  RETURN_IF_ERROR(WritePanels(*reader, planned, ResolveJobs(options.jobs), written, writer.get()));
+  RETURN_IF_ERROR(WritePanels(*checkpoint.source, planned, ResolveJobs(options.jobs), written,
+                              writer.get()));
   RETURN_IF_ERROR(writer->Finish(fields));
   if (progress) progress(writer->total_bytes(), writer->total_bytes());
   return OkStatus();

@@ -15,7 +15,7 @@
 namespace nestling {
 
 struct PackOptions {
-  std::string source;  // a Hugging Face folder
+  std::string source;  // a Hugging Face folder, or a GGUF file
   std::string output;  // replaced only when the new file is complete
   FormatOptions formats;
   size_t jobs = 0;                      // threads; 0: one per core

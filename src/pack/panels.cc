@@ -94,9 +94,9 @@ void AddPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
 
 class PanelWriter {
  public:
-  PanelWriter(const SafetensorsReader& reader, const std::function<void(uint64_t)>& written,
+  PanelWriter(const TensorSource& source, const std::function<void(uint64_t)>& written,
               ContainerWriter* writer)
-      : reader_(reader), written_(written), writer_(*writer) {}
+      : source_(source), written_(written), writer_(*writer) {}
 
   Status Write(const Panel& panel, Scratch* scratch) {
     const PackedTensor& tensor = *panel.tensor;
@@ -163,12 +163,12 @@ class PanelWriter {
         const uint64_t row = panel.begin + r;
         const uint64_t source_row =
             kept[row / tensor.group_size] * tensor.group_size + row % tensor.group_size;
-        RETURN_IF_ERROR(reader_.Read(*tensor.source, source_row * length,
+        RETURN_IF_ERROR(source_.Read(*tensor.source, source_row * length,
                                      std::span(values).subspan(r * length, length)));
       }
       return std::span<const float>(values);
     }
-    RETURN_IF_ERROR(reader_.Read(*tensor.source, panel.begin * length, values));
+    RETURN_IF_ERROR(source_.Read(*tensor.source, panel.begin * length, values));
     if (kept.empty()) return std::span<const float>(values);
     std::vector<float>& gathered = scratch->gathered;
     gathered.resize(rows * kept.size() * tensor.group_size);
@@ -221,7 +221,7 @@ class PanelWriter {
     values->resize((row_end - row_begin) * columns);
     for (uint64_t row = row_begin; row < row_end; ++row) {
       RETURN_IF_ERROR(
-          reader_.Read(*tensor.source, row * length + begin,
+          source_.Read(*tensor.source, row * length + begin,
                        std::span(*values).subspan((row - row_begin) * columns, columns)));
     }
     return OkStatus();
@@ -240,7 +240,7 @@ class PanelWriter {
     return OkStatus();
   }
 
-  const SafetensorsReader& reader_;
+  const TensorSource& source_;
   const std::function<void(uint64_t)>& written_;
   ContainerWriter& writer_;
   std::mutex mutex_;
@@ -248,12 +248,12 @@ class PanelWriter {
 
 }  // namespace
 
-Status WritePanels(const SafetensorsReader& reader, const std::vector<PackedTensor>& tensors,
+Status WritePanels(const TensorSource& source, const std::vector<PackedTensor>& tensors,
                    size_t jobs, const std::function<void(uint64_t bytes)>& written,
                    ContainerWriter* writer) {
   std::vector<Panel> panels;
   for (const PackedTensor& tensor : tensors) AddPanels(tensor, &panels);
-  PanelWriter panel_writer(reader, written, writer);
+  PanelWriter panel_writer(source, written, writer);
   std::vector<Scratch> scratch(jobs);
   return ParallelTasks(jobs, panels.size(), [&](size_t i, size_t worker) {
     return panel_writer.Write(panels[i], &scratch[worker]);

@@ -7,7 +7,7 @@
 
 #include "base/status.h"
 #include "container/writer.h"
-#include "pack/safetensors.h"
+#include "pack/tensor_source.h"
 
 namespace nestling {
 
@@ -26,7 +26,7 @@ struct PackedTensor {
 // Converts the tensors on `jobs` threads, each a panel of rows at a time, and writes them to
 // `writer`, which has them declared and placed. `written` is told the bytes of every finished
 // panel, from one thread at a time; it may be empty.
-Status WritePanels(const SafetensorsReader& reader, const std::vector<PackedTensor>& tensors,
+Status WritePanels(const TensorSource& source, const std::vector<PackedTensor>& tensors,
                    size_t jobs, const std::function<void(uint64_t bytes)>& written,
                    ContainerWriter* writer);
 

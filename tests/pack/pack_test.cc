@@ -312,11 +312,11 @@ TEST_F(PackTest, RefusesConfigurationsThatCannotRun) {
   ExpectFails(StatusCode::kBadModel, "num_heads");
 }
 
-TEST_F(PackTest, RefusesSourcesThatAreNoFolders) {
+TEST_F(PackTest, RefusesSourcesThatAreNeitherFoldersNorGgufFiles) {
   options_.source = folder_ / "model.gguf";
-  ExpectFails(StatusCode::kUnsupported, "GGUF");
-  options_.source = folder_ / "missing";
-  ExpectFails(StatusCode::kNotFound, "missing");
+  ExpectFails(StatusCode::kNotFound, "model.gguf");
+  WriteTextFile(options_.source, "something else");
+  ExpectFails(StatusCode::kBadModel, "begins with \"some\", want \"GGUF\"");
   options_.source = folder_.path();
   ExpectFails(StatusCode::kNotFound, "config.json");
 }

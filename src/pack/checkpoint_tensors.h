@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <deque>
 #include <map>
 #include <span>
 #include <string>
@@ -10,15 +11,24 @@
 #include "container/header_fields.h"
 #include "container/types.h"
 #include "pack/hf_config.h"
-#include "pack/safetensors.h"
+#include "pack/tensor_source.h"
 
 namespace nestling {
 
-// The tensors of a Hugging Face checkpoint under their names in a container (tensor_names.h),
-// whatever prefix the checkpoint has. Borrows the reader.
-class HfTensors {
+// Tensors of a GGUF file that decide about the configuration.
+inline constexpr const char* kGgufEmbedding = "token_embd.weight";
+inline constexpr const char* kGgufPleTable = "per_layer_token_embd.weight";
+
+// The tensors of a checkpoint under their names in a container (tensor_names.h), whatever the
+// checkpoint calls them. Borrows the source.
+class CheckpointTensors {
  public:
-  static Result<HfTensors> Create(const SafetensorsReader& reader);
+  // Hugging Face names, with one of the prefixes that models were published with.
+  static Result<CheckpointTensors> FromHf(const TensorSource& source);
+
+  // GGUF names. Stacked AltUp projections are taken apart, and the PLE table ends with the last row
+  // of `text`.
+  static Result<CheckpointTensors> FromGguf(const TensorSource& source, const TextConfig& text);
 
   // nullptr if there is none.
   const SourceTensor* Find(const std::string& name) const;
@@ -39,6 +49,8 @@ class HfTensors {
   Status CheckUnused(const TextConfig& text, bool allow_unknown, const WarningCallback& warn) const;
 
  private:
+  // Parts of tensors of the source; a deque never moves its elements.
+  std::deque<SourceTensor> parts_;
   // By name in the container.
   std::map<std::string, const SourceTensor*> text_;
   std::map<std::string, const SourceTensor*> vision_;
