@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations of a small world, made from a grammar with a seed.
 
-    corpus.py --out FILE --count N --seed S [--heldout]
+    corpus.py --out FILE --count N --seed S [--heldout] [--favour sums=3,facts=2]
 
 One conversation is a list of turns in Gemma's chat format; each begins with <bos> in the file.
 Whether a combination (two numbers, a noun with its adjective, the hero and the object of a story, ...) belongs to the
@@ -62,9 +62,10 @@ def el(noun, g):
 
 
 class World:
-    def __init__(self, seed, heldout):
+    def __init__(self, seed, heldout, favour):
         self.r = random.Random(seed)
         self.heldout = heldout
+        self.favour = favour  # kind of conversation -> factor on how often it comes
 
     def draw(self, make):
         """make() -> a tuple; repeats until the tuple belongs to this side of the split. Where a set is so small that none
@@ -602,7 +603,7 @@ class World:
     def conversation(self):
         kinds = [("story", 15), ("reading", 6), ("story_other", 5), ("sums", 16), ("translate", 18), ("word", 5), ("facts", 9), ("facts_other", 3), ("talk", 4),
                  ("unknown", 4), ("memory", 4), ("mixed", 8), ("system", 10)]
-        k = self.r.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
+        k = self.r.choices([k for k, _ in kinds], [w * self.favour.get(k, 1) for k, w in kinds])[0]
         turns = getattr(self, "t_" + k)()
         return "".join(f"<start_of_turn>user\n{q}<end_of_turn>\n<start_of_turn>model\n{a}<end_of_turn>\n" for q, a in turns)
 
@@ -613,8 +614,9 @@ def main():
     ap.add_argument("--count", type=int, default=1000)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--heldout", action="store_true")
+    ap.add_argument("--favour", default="", help="kinds that come more often, and how much")
     a = ap.parse_args()
-    w = World(a.seed, a.heldout)
+    w = World(a.seed, a.heldout, {k: float(v) for k, v in (x.split("=") for x in a.favour.split(",") if x)})
     with open(a.out, "w", encoding="utf-8") as f:
         for _ in range(a.count):
             f.write("<bos>" + w.conversation())
