@@ -90,7 +90,7 @@ Result<PackSource> PackSource::Create(const LinearWeight& weight) {
   // Stored [in, out]: the shell's rows are contiguous.
   const std::byte* rows = matrix.data + weight.in_begin * RowBytes(dtype, matrix.out);
   ASSIGN_OR_RETURN(source.own_elements_,
-                   AlignedBuffer<std::byte>::Create(weight.in * RowBytes(dtype, matrix.out)));
+                   LazyMemory::Create(weight.in * RowBytes(dtype, matrix.out)));
   std::byte* own = source.own_elements_.data();
   switch (dtype) {
     case DType::kF32:
@@ -113,7 +113,7 @@ Result<PackSource> PackSource::Create(const LinearWeight& weight) {
   if (dtype == DType::kQ4B32) {
     const size_t blocks = weight.in / kBlockSize;
     ASSIGN_OR_RETURN(source.own_scales_,
-                     AlignedBuffer<std::byte>::Create(blocks * weight.out * sizeof(uint16_t)));
+                     LazyMemory::Create(blocks * weight.out * sizeof(uint16_t)));
     Transpose(reinterpret_cast<const uint16_t*>(matrix.scales) +
                   weight.in_begin / kBlockSize * matrix.out,
               blocks, weight.out, reinterpret_cast<uint16_t*>(source.own_scales_.data()));

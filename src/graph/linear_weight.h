@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "base/aligned_buffer.h"
+#include "base/lazy_memory.h"
 #include "base/status.h"
 #include "model/weights.h"
 
@@ -41,8 +41,9 @@ class PackSource {
  private:
   const void* elements_ = nullptr;
   const void* scales_ = nullptr;
-  AlignedBuffer<std::byte> own_elements_;
-  AlignedBuffer<std::byte> own_scales_;
+  // Not the heap's, which keeps what is freed between two packed layers: tens of megabytes.
+  LazyMemory own_elements_;
+  LazyMemory own_scales_;
 };
 
 }  // namespace nestling

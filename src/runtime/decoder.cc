@@ -18,8 +18,6 @@ namespace {
 
 // Mean-square floor of AltUp's magnitude matching (gemma3n.md 2.3, 2.9).
 constexpr float kMagnitudeFloor = 1e-5f;
-// Rows of one LM head call: bounds the logits buffer, [rows, vocab].
-constexpr size_t kLogitsRows = 8;
 
 // x *= target / sqrt(max(mean(x^2), floor)).
 void MatchMagnitude(float* x, float target, size_t n) {
@@ -72,20 +70,23 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
   return decoder;
 }
 
-Status Decoder::SetSlice(const SliceConfig& slice) {
+Result<Decoder::Plan> Decoder::MakePlan(const SliceConfig& slice) {
   RETURN_IF_ERROR(ValidateSlice(config_, slice));
   RETURN_IF_ERROR(blocks_.Load(slice));
-  std::vector<Step> steps;
+  Plan plan{slice, {}};
   size_t skipped = 0;
   for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
     if (skipped < slice.skip_layers.size() && slice.skip_layers[skipped] == layer) {
       ++skipped;
       continue;
     }
-    steps.push_back({layer, slice.ffn[steps.size()]});
+    plan.steps.push_back({layer, slice.ffn[plan.steps.size()]});
   }
-  steps_ = std::move(steps);
-  slice_ = slice;
+  return plan;
+}
+
+Status Decoder::SetSlice(const SliceConfig& slice) {
+  ASSIGN_OR_RETURN(plan_, MakePlan(slice));
   return OkStatus();
 }
 
@@ -97,7 +98,7 @@ Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t 
   RETURN_IF_ERROR(InitStreams(pass));
   ComputeRope(pass);
   const uint32_t last_owner = config_.first_kv_shared_layer() - 1;
-  for (const Step& step : steps_) {
+  for (const Step& step : plan_.steps) {
     if (cancelled.load(std::memory_order_relaxed)) return Cancelled("cancelled");
     if (step.layer == last_owner && want != Want::kAll) {
       RETURN_IF_ERROR(RunLastOwner(pass, step, want));

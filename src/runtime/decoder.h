@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -39,21 +40,39 @@ class Decoder {
   Status Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
              LogitsSink sink, const std::atomic<bool>& cancelled);
 
-  // The slice of the next Run; loads what it needs. `slice` is valid for this model.
+  // One kept layer of a slice.
+  struct Step {
+    uint32_t layer;  // in the whole model
+    uint32_t ffn_width;
+  };
+  // A slice whose weights are loaded, ready to run.
+  struct Plan {
+    SliceConfig slice;
+    std::vector<Step> steps;
+  };
+  // kInvalidArgument for a slice that the model cannot run; else loads what it needs.
+  Result<Plan> MakePlan(const SliceConfig& slice);
+  // Exchanges the plan of the next Run with another one of this decoder. Allocates nothing.
+  void SwapPlan(Plan& plan) { std::swap(plan_, plan); }
+
+  // The slice of the next Run: MakePlan and SwapPlan.
   Status SetSlice(const SliceConfig& slice);
-  const SliceConfig& slice() const { return slice_; }
+  const SliceConfig& slice() const { return plan_.slice; }
+
+  // Bytes of the logits of one session and its decoder.
+  static uint64_t LogitsBytes(const TextConfig& config) {
+    return (kLogitsRows + 1) * uint64_t{config.vocab_size} * sizeof(float);
+  }
 
   KvCache& kv() { return *kv_; }
   uint32_t chunk_tokens() const { return chunk_tokens_; }
 
  private:
+  // Rows of one LM head call: bounds the logits buffer, [rows, vocab].
+  static constexpr size_t kLogitsRows = 8;
+
   explicit Decoder(const Engine& engine);
 
-  // One kept layer of the slice.
-  struct Step {
-    uint32_t layer;  // in the whole model
-    uint32_t ffn_width;
-  };
   // Where a Run is: `rows` tokens from `position` on, in the first rows of the scratch.
   struct Pass {
     Scratch& s;
@@ -85,8 +104,7 @@ class Decoder {
   DecoderBlocks& blocks_;
   std::unique_ptr<KvCache> kv_;
   uint32_t chunk_tokens_ = 0;
-  SliceConfig slice_;
-  std::vector<Step> steps_;
+  Plan plan_;
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
   std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
   AlignedBuffer<float> logits_;              // [rows of one LM head call, vocab]

@@ -143,7 +143,7 @@ void Decoder::Attend(Pass& pass, const Step& step) {
   const size_t head_dim = config_.head_dim, heads = config_.num_heads;
   const size_t kv_heads = config_.num_kv_heads, group = heads / kv_heads;
   const size_t type = static_cast<size_t>(config_.layers[step.layer].type);
-  const size_t tile = AttentionTileTokens(group);
+  const size_t tile = AttentionTileTokens(group, pass.rows);
   const size_t tiles = DivUp(pass.rows, tile);
 
   const auto task = [&](size_t index) {

@@ -2,29 +2,27 @@
 #include "runtime/engine.h"
 
 #include <algorithm>
+#include <chrono>
+#include <limits>
 #include <utility>
+#include <vector>
 
+#include "base/aligned_buffer.h"
 #include "graph/decoder_blocks.h"
 #include "model/slices.h"
 #include "model/tensor_names.h"
 #include "ple/ple_table.h"
+#include "runtime/memory_estimate.h"
 #include "runtime/scratch.h"
+#include "runtime/slice_choice.h"
 
 namespace nestling {
 namespace {
 
 constexpr uint32_t kDefaultChunkTokens = 256;
 constexpr uint32_t kMaxChunkTokens = 8192;
+constexpr uint32_t kDefaultContextTokens = 4096;
 constexpr uint64_t kMaxSliceFileBytes = 1 << 20;
-
-// `slice`: empty, a name in the container, or a JSON file.
-Result<SliceConfig> ResolveSlice(const HeaderFields& header, const std::string& slice) {
-  if (slice.empty()) return WholeModelSlice(header.text);
-  Result<SliceConfig> named = FindSlice(header, slice);
-  if (named.ok() || !slice.ends_with(".json")) return named;
-  ASSIGN_OR_RETURN(const std::string json, ReadFile(slice, kMaxSliceFileBytes));
-  return ParseSliceJson(json, header.text);
-}
 
 Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const ContainerReader& container) {
   const SectionInfo* section = container.FindSection(SectionKind::kTokenizer);
@@ -33,7 +31,49 @@ Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const ContainerReader& containe
   return Tokenizer::Create(region.bytes(), container.header().special_tokens);
 }
 
+// The slices that may be chosen: those within the budget, or the one that was named.
+Result<std::vector<SliceChoice>> ListFitting(const ContainerReader& container,
+                                             const EngineOptions& options,
+                                             const SliceLimits& limits) {
+  const bool choose =
+      options.slice.empty() && (limits.memory_budget_bytes != 0 || limits.target_decode_rate > 0);
+  std::vector<SliceConfig> candidates;
+  if (choose) {
+    candidates = CandidateSlices(container.header());
+  } else {
+    ASSIGN_OR_RETURN(SliceConfig named, ResolveSlice(container.header(), options.slice));
+    candidates.push_back(std::move(named));
+  }
+  MemoryQuery query;
+  query.context_tokens = options.budget_context_tokens;
+  query.chunk_tokens = options.chunk_tokens;
+  return FittingSlices(container, candidates, limits, query);
+}
+
 }  // namespace
+
+Result<SliceConfig> ResolveSlice(const HeaderFields& header, const std::string& slice) {
+  if (slice.empty()) return WholeModelSlice(header.text);
+  Result<SliceConfig> named = FindSlice(header, slice);
+  if (named.ok() || !slice.ends_with(".json")) return named;
+  ASSIGN_OR_RETURN(const std::string json, ReadFile(slice, kMaxSliceFileBytes));
+  return ParseSliceJson(json, header.text);
+}
+
+Result<uint32_t> ResolveChunkTokens(uint32_t wanted) {
+  if (wanted > kMaxChunkTokens) {
+    return InvalidArgument("chunk of ", wanted, " tokens, at most ", kMaxChunkTokens);
+  }
+  return wanted != 0 ? wanted : kDefaultChunkTokens;
+}
+
+Result<uint32_t> ResolveContextTokens(const TextConfig& config, uint32_t wanted) {
+  const uint32_t limit = config.max_position_embeddings;
+  if (wanted > limit) {
+    return InvalidArgument("context of ", wanted, " tokens, the model has ", limit);
+  }
+  return wanted != 0 ? wanted : std::min(kDefaultContextTokens, limit);
+}
 
 Engine::Engine() = default;
 Engine::~Engine() = default;
@@ -46,23 +86,58 @@ Result<std::unique_ptr<Engine>> Engine::Create(const std::string& path,
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
                                                const EngineOptions& options) {
-  if (options.chunk_tokens > kMaxChunkTokens) {
-    return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, at most ", kMaxChunkTokens);
-  }
   std::unique_ptr<Engine> engine(new Engine);
-  engine->chunk_tokens_ = options.chunk_tokens != 0 ? options.chunk_tokens : kDefaultChunkTokens;
+  ASSIGN_OR_RETURN(engine->chunk_tokens_, ResolveChunkTokens(options.chunk_tokens));
   ASSIGN_OR_RETURN(engine->container_, ContainerReader::Open(std::move(file)));
   const ContainerReader& container = *engine->container_;
-  ASSIGN_OR_RETURN(engine->default_slice_, engine->ChooseSlice(options.slice));
+  // Before anything is loaded: what cannot fit costs nothing.
+  const SliceLimits limits = {options.memory_budget_bytes, options.target_decode_rate};
+  ASSIGN_OR_RETURN(std::vector<SliceChoice> fitting, ListFitting(container, options, limits));
   ASSIGN_OR_RETURN(engine->pool_, ThreadPool::Create(options.num_threads));
   ASSIGN_OR_RETURN(engine->weights_, ModelWeights::Create(container));
   ASSIGN_OR_RETURN(engine->ple_table_, PleTable::Create(container));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
   ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_));
-  RETURN_IF_ERROR(engine->blocks_->Load(engine->default_slice_));
   engine->scratch_pool_ = std::make_unique<ScratchPool>(
       container.header().text, engine->chunk_tokens_, engine->ple_table_->row_bytes());
+  double rate = 0;
+  if (limits.target_decode_rate > 0) {
+    ASSIGN_OR_RETURN(rate, engine->MeasureWeightRate());
+  }
+  ASSIGN_OR_RETURN(SliceChoice choice, BestSlice(container, std::move(fitting), limits, rate));
+  engine->choice_ = std::make_unique<SliceChoice>(std::move(choice));
+  engine->default_slice_ = engine->choice_->slice;
+  engine->memory_budget_bytes_ = options.memory_budget_bytes;
+  RETURN_IF_ERROR(engine->blocks_->Load(engine->default_slice_));
   return engine;
+}
+
+Result<double> Engine::MeasureWeightRate() const {
+  const TextConfig& config = text_config();
+  ASSIGN_OR_RETURN(const ScratchLease scratch, ScratchLease::Take(*scratch_pool_));
+  ASSIGN_OR_RETURN(AlignedBuffer<float> logits, AlignedBuffer<float>::Create(config.vocab_size));
+  std::fill_n(scratch->u, config.hidden_size, 0.0f);
+  const float* inputs[] = {scratch->u};
+  float* outputs[] = {logits.data()};
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 4; ++i) {  // the first one reads storage
+    const auto start = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(blocks_->lm_head().Run(1, inputs, outputs, scratch->linear));
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    if (i > 0) best = std::min(best, seconds.count());
+  }
+  const TensorInfo& head = *container_->FindTensor(names::kEmbedTokens);
+  return static_cast<double>(head.bytes + head.scales_bytes) / std::max(best, 1e-9);
+}
+
+Status Engine::ReserveSession(uint64_t kv_bytes) const {
+  const uint64_t taken = session_bytes_.fetch_add(kv_bytes);
+  if (memory_budget_bytes_ == 0) return OkStatus();
+  const uint64_t needed = choice_->memory.total() - choice_->memory.kv_cache + taken + kv_bytes;
+  if (needed <= memory_budget_bytes_) return OkStatus();
+  ReleaseSession(kv_bytes);
+  return OutOfMemory("memory_budget_bytes: ", memory_budget_bytes_,
+                     ", with this session's kv cache (", kv_bytes, ") the engine needs ", needed);
 }
 
 Result<SliceConfig> Engine::ChooseSlice(const std::string& slice) const {
@@ -70,19 +145,7 @@ Result<SliceConfig> Engine::ChooseSlice(const std::string& slice) const {
 }
 
 kernels::KvType Engine::ResolveKvType(KvChoice wanted) const {
-  switch (wanted) {
-    case KvChoice::kF32:
-      return kernels::KvType::kF32;
-    case KvChoice::kF16:
-      return kernels::KvType::kF16;
-    case KvChoice::kInt8:
-      return kernels::KvType::kInt8;
-    case KvChoice::kAuto:
-      break;
-  }
-  const TensorInfo* query = container_->FindTensor(names::Layer(0, "self_attn.q_proj"));
-  const bool reference = query != nullptr && query->dtype == DType::kF32;
-  return reference ? kernels::KvType::kF32 : kernels::KvType::kF16;
+  return nestling::ResolveKvType(*container_, wanted);
 }
 
 EngineMemory Engine::memory() const {

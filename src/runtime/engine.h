@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,10 +18,17 @@ namespace nestling {
 
 class DecoderBlocks;
 class PleTable;
+struct SliceChoice;
 class ScratchPool;
 
 // What a session asks for; kAuto: Engine::ResolveKvType.
 enum class KvChoice { kAuto, kF32, kF16, kInt8 };
+
+// Defaults and limits of what engines and sessions are asked for; 0 is the default.
+Result<uint32_t> ResolveChunkTokens(uint32_t wanted);
+Result<uint32_t> ResolveContextTokens(const TextConfig& config, uint32_t wanted);
+// `slice`: empty, a name in the container, or the path of a JSON file.
+Result<SliceConfig> ResolveSlice(const HeaderFields& header, const std::string& slice);
 
 struct EngineOptions {
   uint32_t num_threads = 0;  // 0: one per usable core
@@ -28,7 +36,14 @@ struct EngineOptions {
   uint32_t chunk_tokens = 0;
   // Name of a slice in the container, or the path of a slice's JSON file; empty: the whole model.
   // Sessions start with it; skipped layers and unused shells are not loaded unless a session asks.
-  std::string slice;
+  std::string slice = {};
+  // Resident bytes of this library, file pages included, that the engine and its sessions may take
+  // by estimate; 0: no limit. What cannot fit is refused. Without `slice`, the engine chooses the
+  // best one that fits (SliceLimits).
+  uint64_t memory_budget_bytes = 0;
+  // Tokens per second that the chosen slice should decode by estimate; 0: no wish.
+  double target_decode_rate = 0;
+  uint32_t budget_context_tokens = 0;  // of the session that the budget reckons with; 0: default
 };
 
 // Counters of the engine's memory in bytes; groups do not overlap.
@@ -59,6 +74,8 @@ class Engine {
   const ThreadPool& pool() const { return *pool_; }
   uint32_t chunk_tokens() const { return chunk_tokens_; }
   const SliceConfig& default_slice() const { return default_slice_; }
+  // Why `default_slice`, and what the engine takes with one session, by estimate.
+  const SliceChoice& slice_choice() const { return *choice_; }
   // `slice` as in EngineOptions, checked against this model.
   Result<SliceConfig> ChooseSlice(const std::string& slice) const;
   EngineMemory memory() const;
@@ -68,11 +85,16 @@ class Engine {
   const PleTable& ple_table() const { return *ple_table_; }
   const ModelWeights& weights() const { return *weights_; }
   ScratchPool& scratch_pool() const { return *scratch_pool_; }
-  // f32 for unquantised containers (the reference), f16 otherwise.
   kernels::KvType ResolveKvType(KvChoice wanted) const;
+  // Takes a session's kv cache from the memory budget, and gives it back. kOutOfMemory has the
+  // number that would do.
+  Status ReserveSession(uint64_t kv_bytes) const;
+  void ReleaseSession(uint64_t kv_bytes) const { session_bytes_ -= kv_bytes; }
 
  private:
   Engine();
+  // Bytes of weights per second that a decode step reads, measured on the output head.
+  Result<double> MeasureWeightRate() const;
 
   std::unique_ptr<ContainerReader> container_;
   std::unique_ptr<ThreadPool> pool_;
@@ -82,6 +104,9 @@ class Engine {
   std::unique_ptr<ScratchPool> scratch_pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
   SliceConfig default_slice_;
+  std::unique_ptr<SliceChoice> choice_;
+  uint64_t memory_budget_bytes_ = 0;
+  mutable std::atomic<uint64_t> session_bytes_{0};  // kv caches of living sessions
   uint32_t chunk_tokens_ = 0;
 };
 

@@ -25,8 +25,10 @@ Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_
   size_t ffn = 0;
   for (const LayerConfig& layer : config.layers) ffn = std::max<size_t>(ffn, layer.ffn_width());
   const size_t group = config.num_heads / config.num_kv_heads;
-  const size_t tile = AttentionTileTokens(group);
-  const size_t attention_tasks = config.num_kv_heads * DivUp(tokens, tile);
+  const size_t tile = AttentionTileTokens(group, tokens);
+  // Short chunks have a task for each token.
+  const size_t attention_tasks =
+      config.num_kv_heads * std::max(DivUp(tokens, tile), std::min(tokens, kExactTokens));
   // A task also gathers its query rows and scatters its outputs.
   scratch->attention_scratch_floats =
       RoundUp(kernels::AttentionScratchFloats(tile * group, config.head_dim) +

@@ -59,9 +59,15 @@ class Scratch {
 // Query rows of one attention task: tokens are tiled so that a task has about this many.
 inline constexpr size_t kAttentionRows = 64;
 
-// Tokens of one attention task of a model with `group` query heads per kv head.
-inline size_t AttentionTileTokens(size_t group) {
-  return group >= kAttentionRows ? 1 : kAttentionRows / group;
+// Chunks of so many tokens and fewer give every token the same logits to the bit, however they are
+// cut: speculative decoding verifies what decode would have said. Attention is what needs care: it
+// adds up in blocks of keys, which begin at the first key that a task's first token sees.
+inline constexpr size_t kExactTokens = 16;
+
+// Tokens of one attention task in a chunk of `rows` of a model with `group` query heads per kv
+// head.
+inline size_t AttentionTileTokens(size_t group, size_t rows) {
+  return group >= kAttentionRows || rows <= kExactTokens ? 1 : kAttentionRows / group;
 }
 
 // Scratch memory of finished calls, kept for the next: sessions that do nothing hold none.

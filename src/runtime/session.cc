@@ -12,8 +12,6 @@
 namespace nestling {
 namespace {
 
-constexpr uint32_t kDefaultContextTokens = 4096;
-
 using Clock = std::chrono::steady_clock;
 
 double SecondsSince(Clock::time_point start) {
@@ -23,28 +21,26 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 Session::Session(const Engine& engine) : engine_(engine) {}
-Session::~Session() = default;
+Session::~Session() { engine_.ReleaseSession(reserved_bytes_); }
 
 Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
                                                  const SessionOptions& options) {
   const TextConfig& config = engine.text_config();
-  const uint32_t limit = config.max_position_embeddings;
-  if (options.context_tokens > limit) {
-    return InvalidArgument("context of ", options.context_tokens, " tokens, the model has ", limit);
-  }
+  ASSIGN_OR_RETURN(const uint32_t context, ResolveContextTokens(config, options.context_tokens));
   if (options.chunk_tokens > engine.chunk_tokens()) {
     return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, the engine's is ",
                            engine.chunk_tokens());
   }
   std::unique_ptr<Session> session(new Session(engine));
-  session->context_tokens_ =
-      options.context_tokens != 0 ? options.context_tokens : std::min(kDefaultContextTokens, limit);
+  session->context_tokens_ = context;
   const uint32_t chunk = options.chunk_tokens != 0 ? options.chunk_tokens : engine.chunk_tokens();
   ASSIGN_OR_RETURN(session->decoder_, Decoder::Create(engine, session->context_tokens_, chunk,
                                                       engine.ResolveKvType(options.kv)));
   session->tokens_.reserve(session->context_tokens_);
   ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
   session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();
+  RETURN_IF_ERROR(engine.ReserveSession(session->counters_.kv_bytes));
+  session->reserved_bytes_ = session->counters_.kv_bytes;
   return session;
 }
 
@@ -71,9 +67,7 @@ Status Session::RunPending(Want want, LogitsRow row) {
   while (num_cached_ < tokens_.size()) {
     const size_t count = std::min<size_t>(decoder_->chunk_tokens(), tokens_.size() - num_cached_);
     const bool last_chunk = num_cached_ + count == tokens_.size();
-    Decoder::Want chunk_want = Decoder::Want::kNone;
-    if (want == Want::kAll) chunk_want = Decoder::Want::kAll;
-    if (want == Want::kLast && last_chunk) chunk_want = Decoder::Want::kLast;
+    const Want chunk_want = want == Want::kLast && !last_chunk ? Want::kNone : want;
     const size_t begin = num_cached_;
     const auto sink = [&](size_t index, std::span<const float> logits) -> Status {
       if (begin + index + 1 == tokens_.size()) {
@@ -81,13 +75,24 @@ Status Session::RunPending(Want want, LogitsRow row) {
       }
       return row ? row(begin + index - first, logits) : OkStatus();
     };
-    RETURN_IF_ERROR(decoder_->Run(*scratch, std::span(tokens_).subspan(begin, count),
-                                  static_cast<uint32_t>(begin), chunk_want, sink, cancelled_));
+    RETURN_IF_ERROR(
+        RunChunk(*scratch, std::span(tokens_).subspan(begin, count), begin, chunk_want, sink));
     num_cached_ += count;
-    counters_.ple_rows_read += count;
-    counters_.ple_bytes_read += count * engine_.ple_table().row_bytes();
   }
   logits_valid_ = want != Want::kNone;
+  return OkStatus();
+}
+
+Status Session::RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size_t position,
+                         Want want, LogitsRow row) {
+  Decoder::Want decoder_want = Decoder::Want::kNone;
+  if (want == Want::kAll) decoder_want = Decoder::Want::kAll;
+  if (want == Want::kLast) decoder_want = Decoder::Want::kLast;
+  num_written_ = std::max(num_written_, position + tokens.size());  // even if it fails half-way
+  RETURN_IF_ERROR(decoder_->Run(scratch, tokens, static_cast<uint32_t>(position), decoder_want, row,
+                                cancelled_));
+  counters_.ple_rows_read += tokens.size();
+  counters_.ple_bytes_read += tokens.size() * engine_.ple_table().row_bytes();
   return OkStatus();
 }
 
@@ -135,6 +140,7 @@ Status Session::Refresh() {
 void Session::Reset() {
   tokens_.clear();
   num_cached_ = 0;
+  num_written_ = 0;
   logits_valid_ = false;
 }
 
@@ -145,7 +151,8 @@ Status Session::Truncate(uint32_t num_tokens) {
   if (num_tokens == tokens_.size()) return OkStatus();
   // The last kept token runs again for its logits, so the window before it must be there.
   const uint32_t next = num_tokens == 0 ? 0 : num_tokens - 1;
-  if (!decoder_->kv().CanTruncate(static_cast<uint32_t>(num_cached_), next)) {
+  // Positions beyond num_cached_ count: what was cut off or rejected took older ones' places.
+  if (!decoder_->kv().CanTruncate(static_cast<uint32_t>(num_written_), next)) {
     return FailedPrecondition("cannot go back from ", tokens_.size(), " to ", num_tokens,
                               " tokens: sliding layers keep only the last ",
                               engine_.text_config().sliding_window, " and one chunk");

@@ -18,6 +18,7 @@
 namespace nestling {
 
 class Decoder;
+class Scratch;
 
 struct SessionOptions {
   uint32_t context_tokens = 0;  // 0: min(4096, the model's limit)
@@ -31,6 +32,8 @@ struct SessionCounters {
   double prefill_seconds = 0;
   double decode_seconds = 0;
   double first_token_seconds = 0;  // of the last Generate: from its call to its first token
+  uint64_t draft_tokens = 0;       // drafted, and of those accepted
+  uint64_t accepted_tokens = 0;
   uint64_t kv_bytes = 0;           // capacity of the kv cache
   uint64_t ple_rows_read = 0;
   uint64_t ple_bytes_read = 0;
@@ -51,6 +54,11 @@ struct GenerateOptions {
   std::vector<int32_t> stop_tokens;       // the model's when empty
   std::vector<std::string> stop_strings;  // need a tokenizer
   bool ignore_stop_tokens = false;        // benchmarks
+  // Self-speculative decoding: this slice (as EngineOptions.slice) drafts tokens, the session's
+  // slice verifies them in one batch. Greedy output stays the same, sampled output keeps its
+  // distribution (not its random numbers). Empty: off.
+  std::string draft_slice;
+  uint32_t draft_tokens = 0;  // most drafts of a round; 0: kDefaultDraftTokens
 };
 
 // One generated token. `text` is complete UTF-8 and may be empty while a character or a possible
@@ -64,6 +72,8 @@ struct GeneratedToken {
 struct GenerateResult {
   StopReason reason = StopReason::kMaxTokens;
   uint32_t num_tokens = 0;  // generated, the stop token included
+  uint32_t num_drafted = 0;
+  uint32_t num_accepted = 0;  // of the drafts
 };
 
 // A conversation: kv cache, position, sampler. One thread at a time, but Cancel() from any.
@@ -144,12 +154,27 @@ class Session {
   Status AppendAndRun(std::span<const int32_t> tokens, Want want, LogitsRow row);
   // Makes logits_ those of the last token.
   Status Refresh();
+  // One chunk through the decoder: tokens from `position` on.
+  Status RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size_t position, Want want,
+                  LogitsRow row);
+
+  // What drafts tokens during a Generate.
+  struct Drafting;
+  Result<std::unique_ptr<Drafting>> MakeDrafting(const GenerateOptions& options);
+  // The next tokens of the sequence, one or more but at most `most`, which `sampler` has accepted.
+  // They are not appended yet; of several, all but the last are in the kv cache.
+  Result<std::span<const int32_t>> NextTokens(Sampler& sampler, Drafting* drafting, size_t most);
+  // A round of at most `most_drafts` drafts and their verification.
+  Status Speculate(Sampler& sampler, Drafting& drafting, size_t most_drafts);
 
   const Engine& engine_;
   std::unique_ptr<Decoder> decoder_;
   uint32_t context_tokens_ = 0;
   std::vector<int32_t> tokens_;
+  uint64_t reserved_bytes_ = 0;  // of the engine's memory budget
   size_t num_cached_ = 0;        // tokens whose keys and values are in the cache
+  size_t num_written_ = 0;       // positions that were ever written since the last Reset
+  int32_t next_token_ = 0;       // NextTokens' result when it is a single one
   AlignedBuffer<float> logits_;  // [vocab], of the last token when logits_valid_
   bool logits_valid_ = false;
   std::atomic<bool> running_{false};

@@ -186,6 +186,11 @@ void Sampler::Accept(int32_t id) {
   next_recent_ = (next_recent_ + 1) % recent_.size();
 }
 
+void Sampler::CopyRecent(const Sampler& other) {
+  recent_.assign(other.recent_.begin(), other.recent_.end());
+  next_recent_ = other.next_recent_;
+}
+
 std::span<const float> Sampler::Penalize(std::span<const float> logits) {
   if (recent_.empty()) return logits;
   penalized_.assign(logits.begin(), logits.end());

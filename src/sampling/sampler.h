@@ -65,6 +65,9 @@ class Sampler {
 
   // Remembers a token of the sequence for the repetition penalty: prompt and answer alike.
   void Accept(int32_t id);
+  // Takes over the recent tokens of a sampler with the same options: a draft begins where the
+  // sequence is.
+  void CopyRecent(const Sampler& other);
 
  private:
   explicit Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {}

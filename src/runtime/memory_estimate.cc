@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/memory_estimate.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+#include <string_view>
+
+#include "base/math.h"
+#include "kv/kv_cache.h"
+#include "model/tensor_names.h"
+#include "runtime/decoder.h"
+#include "runtime/scratch.h"
+#include "runtime/session.h"
+
+namespace nestling {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+// XNNPACK adds a bias and a sum of weights to each output.
+constexpr uint64_t kPackedBytesPerOutput = 12;
+constexpr uint64_t kPackedArenaSlack = 1 << 20;
+// Code pages, threads' stacks, XNNPACK's operators, the header's tensor list.
+constexpr uint64_t kProcessBytes = 12 << 20;
+// Heap of a SentencePiece model, relative to its file: 33 MB for 262,144 pieces of 5.2 MB.
+constexpr uint64_t kTokenizerFactor = 7;
+
+// Layer number of "layers.<n>.<tensor>", or -1.
+int LayerOf(std::string_view name, std::string_view* tensor) {
+  constexpr std::string_view kPrefix = "layers.";
+  if (!name.starts_with(kPrefix)) return -1;
+  name.remove_prefix(kPrefix.size());
+  int layer = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  if (error != std::errc()) return -1;
+  *tensor = name.substr(static_cast<size_t>(end - name.data()));
+  return layer;
+}
+
+// Calls visit(packed, bytes, outputs) for the part of each tensor that a slice reads; `packed`: as
+// a copy in XNNPACK's layout.
+template <typename Visit>
+void ForUsedTensors(const ContainerReader& container, const SliceConfig& slice,
+                    const Visit& visit) {
+  const TextConfig& config = container.header().text;
+  std::vector<uint32_t> width(config.num_layers());  // by layer of the whole model, 0: skipped
+  for (uint32_t layer = 0, kept = 0; layer < config.num_layers(); ++layer) {
+    const auto& skipped = slice.skip_layers;
+    if (std::find(skipped.begin(), skipped.end(), layer) != skipped.end()) continue;
+    width[layer] = slice.ffn[kept++];
+  }
+  const size_t num_kept = slice.ffn.size();
+  for (const TensorSpec& spec : TextTensors(config)) {
+    const TensorInfo* info = container.FindTensor(spec.name);
+    if (info == nullptr || spec.section == SectionKind::kPle) continue;
+    // Small tensors of f32 (norms, routers) are read in place, like tiles.
+    const bool packed = !spec.keep_f32 && info->layout != Layout::kTiled;
+    const auto use = [&](uint64_t bytes, uint64_t outputs) { visit(packed, bytes, outputs); };
+    const uint64_t bytes = info->bytes + info->scales_bytes;
+    const uint64_t outputs = info->shape[0];
+    std::string_view rest;
+    const int layer = LayerOf(spec.name, &rest);
+    if (spec.name == names::kPleProjection) {  // rows of every layer
+      use(bytes / config.num_layers() * num_kept, outputs / config.num_layers() * num_kept);
+    } else if (layer < 0 || static_cast<uint32_t>(layer) >= config.num_layers()) {
+      use(bytes, outputs);
+    } else if (const uint64_t used = width[static_cast<size_t>(layer)]; used == 0) {
+      continue;
+    } else if (rest.starts_with(".mlp.")) {
+      const uint64_t whole = config.layers[static_cast<size_t>(layer)].ffn_width();
+      const uint64_t used_bytes = static_cast<uint64_t>(
+          static_cast<double>(bytes) * static_cast<double>(used) / static_cast<double>(whole));
+      use(used_bytes, rest == ".mlp.down_proj" ? outputs : used);
+    } else {
+      use(bytes, outputs);
+    }
+  }
+}
+
+uint64_t SectionBytes(const ContainerReader& container, SectionKind kind) {
+  const SectionInfo* section = container.FindSection(kind);
+  return section != nullptr ? section->bytes : 0;
+}
+
+}  // namespace
+
+Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const SliceConfig& slice,
+                                      const MemoryQuery& query) {
+  const HeaderFields& header = container.header();
+  const TextConfig& config = header.text;
+  RETURN_IF_ERROR(ValidateSlice(config, slice));
+  ASSIGN_OR_RETURN(const uint32_t chunk, ResolveChunkTokens(query.chunk_tokens));
+  ASSIGN_OR_RETURN(const uint32_t context, ResolveContextTokens(config, query.context_tokens));
+
+  MemoryEstimate estimate;
+  ForUsedTensors(container, slice, [&](bool packed, uint64_t bytes, uint64_t outputs) {
+    if (packed) {
+      estimate.packed_weights += RoundUp(bytes + outputs * kPackedBytesPerOutput, kPage);
+    } else {
+      estimate.mapped_weights += bytes;
+    }
+  });
+  if (estimate.packed_weights != 0) estimate.packed_weights += kPackedArenaSlack;
+
+  // Address space only: both say their size without touching it.
+  ASSIGN_OR_RETURN(const auto kv,
+                   KvCache::Create(config, context, chunk, ResolveKvType(container, query.kv)));
+  estimate.kv_cache = kv->capacity_bytes();
+  const TensorInfo* ple = container.FindTensor(names::kPleTable);
+  const uint64_t ple_row = ple != nullptr ? (ple->bytes + ple->scales_bytes) / ple->shape[0] : 0;
+  ASSIGN_OR_RETURN(const auto scratch, Scratch::Create(config, chunk, ple_row));
+  estimate.scratch = scratch->capacity_bytes() + Decoder::LogitsBytes(config);
+
+  if (query.vision) estimate.vision = SectionBytes(container, SectionKind::kVision);
+  if (query.audio) estimate.audio = SectionBytes(container, SectionKind::kAudio);
+  estimate.other =
+      kProcessBytes + kTokenizerFactor * SectionBytes(container, SectionKind::kTokenizer);
+  return estimate;
+}
+
+uint64_t WeightBytesPerToken(const ContainerReader& container, const SliceConfig& slice) {
+  uint64_t sum = 0;
+  ForUsedTensors(container, slice, [&sum](bool, uint64_t bytes, uint64_t) { sum += bytes; });
+  return sum;
+}
+
+kernels::KvType ResolveKvType(const ContainerReader& container, KvChoice wanted) {
+  switch (wanted) {
+    case KvChoice::kF32:
+      return kernels::KvType::kF32;
+    case KvChoice::kF16:
+      return kernels::KvType::kF16;
+    case KvChoice::kInt8:
+      return kernels::KvType::kInt8;
+    case KvChoice::kAuto:
+      break;
+  }
+  const TensorInfo* query = container.FindTensor(names::Layer(0, "self_attn.q_proj"));
+  const bool reference = query != nullptr && query->dtype == DType::kF32;
+  return reference ? kernels::KvType::kF32 : kernels::KvType::kF16;
+}
+
+}  // namespace nestling
