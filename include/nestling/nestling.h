@@ -133,6 +133,19 @@ typedef struct nestling_engine_options {
    * a JSON file that describes one. NULL or "": the whole model. What a slice does not use is not
    * loaded until a session asks for it. */
   const char* slice;
+  /* Bytes of this library's that may be resident, file pages included; 0: no limit. An engine or a
+   * session that cannot stay within by estimate is OUT_OF_MEMORY, with the number that would do;
+   * see nestling_estimate_memory(). Unless `slice` names one, the engine chooses a slice: of those
+   * that fit (and reach target_decode_rate), the one with the highest published accuracy, of equal
+   * ones the one with the most effective parameters. */
+  uint64_t memory_budget_bytes;
+  /* Tokens per second that the chosen slice should decode with a short context, by estimate: bytes
+   * of its weights over the rate at which this machine, measured on the output head, gets through
+   * weights; 0: no wish. OUT_OF_MEMORY, with the fastest slice's rate, if none is so fast. */
+  double target_decode_rate;
+  /* Context of the one session that the budget reckons with; 0: the default of
+   * nestling_session_options. */
+  uint32_t budget_context_tokens;
 } nestling_engine_options;
 
 /**
@@ -213,6 +226,18 @@ typedef struct nestling_slice_info {
 /* Slice number `index` < num_slices; INVALID_ARGUMENT beyond. */
 NESTLING_API nestling_status nestling_engine_get_slice(const nestling_engine* engine, size_t index,
                                                        nestling_slice_info* out_slice);
+
+/* The slice that an engine's sessions start with, and why. Strings are borrowed from the engine. */
+typedef struct nestling_engine_choice {
+  size_t struct_size;
+  const char* slice;            /* name; "whole" for the whole model */
+  const char* reason;           /* for people, one line */
+  uint64_t estimated_bytes;     /* of the engine and one session: nestling_estimate_memory() */
+  double estimated_decode_rate; /* tokens per second; 0: no target was set, nothing was measured */
+} nestling_engine_choice;
+
+NESTLING_API nestling_status nestling_engine_get_choice(const nestling_engine* engine,
+                                                        nestling_engine_choice* out_choice);
 
 /* What an engine holds, in bytes. Groups do not overlap. */
 typedef struct nestling_engine_memory {
@@ -307,12 +332,50 @@ typedef struct nestling_session_options {
   uint32_t chunk_tokens; /* at most the engine's; 0: the engine's */
 } nestling_session_options;
 
+typedef struct nestling_estimate_options {
+  size_t struct_size;
+  const char* slice; /* as in nestling_engine_options */
+  uint32_t context_tokens;
+  uint32_t chunk_tokens;
+  nestling_kv_type kv_type;
+  int32_t with_vision; /* 1: with this tower's weights */
+  int32_t with_audio;
+} nestling_estimate_options;
+
+/* Bytes that an engine with one session takes at most, by group. Groups do not overlap. */
+typedef struct nestling_memory_estimate {
+  size_t struct_size;
+  uint64_t mapped_weight_bytes; /* weights read in place: clean pages of the file */
+  uint64_t packed_weight_bytes; /* copies in the kernels' layout, where the file's is another */
+  uint64_t kv_bytes;            /* with the context full */
+  uint64_t scratch_bytes;       /* activations of a full chunk, logits */
+  uint64_t ple_bytes;           /* cached rows of the PLE table */
+  uint64_t vision_bytes;
+  uint64_t audio_bytes;
+  uint64_t other_bytes; /* tokenizer, code, bookkeeping */
+  uint64_t total_bytes;
+} nestling_memory_estimate;
+
+/**
+ * What a model would take, before anything of it is loaded.
+ *
+ * @param options       NULL for the defaults.
+ * @param out_estimate  a struct whose struct_size you have set.
+ * @return OK; INVALID_ARGUMENT (also: a context or a chunk out of range); NOT_FOUND (no such file
+ *         or slice); IO_ERROR; BAD_MODEL; UNSUPPORTED.
+ * Thread safety: any.
+ * Cost: reads the header only.
+ */
+NESTLING_API nestling_status nestling_estimate_memory(const char* path,
+                                                      const nestling_estimate_options* options,
+                                                      nestling_memory_estimate* out_estimate);
+
 /**
  * Begins an empty session.
  *
  * @param out_session  yours: nestling_session_destroy(). NULL after an error.
  * @return OK; INVALID_ARGUMENT (a context longer than the model's, an unknown kv type);
- *         OUT_OF_MEMORY.
+ *         OUT_OF_MEMORY (also: beyond the engine's memory_budget_bytes).
  * Thread safety: any.
  */
 NESTLING_API nestling_status nestling_session_create(nestling_engine* engine,
@@ -352,6 +415,8 @@ typedef struct nestling_session_counters {
                                  of messages included, to its first token */
   uint64_t ple_rows_read;     /* rows of the PLE table, one row a token */
   uint64_t ple_bytes_read;    /* from storage or the system's page cache */
+  uint64_t draft_tokens;      /* drafted by nestling_generate_options.draft_slice, */
+  uint64_t accepted_tokens;   /* and of those accepted */
 } nestling_session_counters;
 
 /* Allowed inside the session's callbacks. */
@@ -494,6 +559,12 @@ typedef struct nestling_generate_options {
   size_t num_stop_tokens;
   const char* const* stop_strings; /* [num_stop_strings] NUL-terminated; output ends before any */
   size_t num_stop_strings;
+  /* Self-speculative decoding: this slice (as in nestling_engine_options) drafts tokens, the
+   * session's own verifies them in one step on the same weights and kv cache. Greedy output stays
+   * the same; sampled output keeps its distribution, but is another one for the same seed. Faster
+   * only where the draft is much cheaper and mostly right. NULL or "": off. */
+  const char* draft_slice;
+  uint32_t draft_tokens; /* most drafts of a step, 1 to 15; fewer after rejections. 0: 4 */
 } nestling_generate_options;
 
 /* One step of the output. The library fills it; it is valid during the callback. */
@@ -530,6 +601,8 @@ typedef struct nestling_generate_result {
   nestling_stop_reason stop_reason;
   uint32_t num_tokens; /* generated, a stop token included */
   uint64_t seed;       /* that was used */
+  uint32_t num_drafted;
+  uint32_t num_accepted; /* of the drafts */
 } nestling_generate_result;
 
 /**

@@ -101,6 +101,9 @@ struct EngineOptions {
   uint32_t num_threads = 0;
   uint32_t chunk_tokens = 0;
   std::string slice;
+  uint64_t memory_budget_bytes = 0;
+  double target_decode_rate = 0;
+  uint32_t budget_context_tokens = 0;
 };
 
 // A loaded model; any thread. Sessions keep what they need of it.
@@ -134,6 +137,11 @@ class Engine {
       Check(nestling_engine_get_slice(get(), i, &slices[i]));
     }
     return slices;
+  }
+  nestling_engine_choice Choice() const {
+    auto choice = MakeStruct<nestling_engine_choice>();
+    Check(nestling_engine_get_choice(get(), &choice));
+    return choice;
   }
   nestling_engine_memory Memory() const {
     auto memory = MakeStruct<nestling_engine_memory>();
@@ -175,6 +183,9 @@ class Engine {
     c_options.num_threads = options.num_threads;
     c_options.chunk_tokens = options.chunk_tokens;
     c_options.slice = options.slice.c_str();
+    c_options.memory_budget_bytes = options.memory_budget_bytes;
+    c_options.target_decode_rate = options.target_decode_rate;
+    c_options.budget_context_tokens = options.budget_context_tokens;
     return c_options;
   }
   // An empty view may have no address.
@@ -185,6 +196,29 @@ class Engine {
   };
   std::unique_ptr<nestling_engine, Destroy> engine_;
 };
+
+struct EstimateOptions {
+  std::string slice;
+  uint32_t context_tokens = 0;
+  uint32_t chunk_tokens = 0;
+  nestling_kv_type kv_type = NESTLING_KV_AUTO;
+  bool with_vision = false;
+  bool with_audio = false;
+};
+
+inline nestling_memory_estimate EstimateMemory(const std::string& path,
+                                               const EstimateOptions& options = {}) {
+  auto c_options = MakeStruct<nestling_estimate_options>();
+  c_options.slice = options.slice.c_str();
+  c_options.context_tokens = options.context_tokens;
+  c_options.chunk_tokens = options.chunk_tokens;
+  c_options.kv_type = options.kv_type;
+  c_options.with_vision = options.with_vision ? 1 : 0;
+  c_options.with_audio = options.with_audio ? 1 : 0;
+  auto estimate = MakeStruct<nestling_memory_estimate>();
+  Check(nestling_estimate_memory(path.c_str(), &c_options, &estimate));
+  return estimate;
+}
 
 struct SessionOptions {
   uint32_t context_tokens = 0;
@@ -211,6 +245,8 @@ struct GenerateOptions {
   uint64_t seed = 0;
   std::vector<int32_t> stop_tokens;  // empty: the model's
   std::vector<std::string> stop_strings;
+  std::string draft_slice;
+  uint32_t draft_tokens = 0;
 };
 
 // Valid during the callback.
@@ -300,6 +336,8 @@ class Session {
     c_options.num_stop_tokens = options.stop_tokens.size();
     c_options.stop_strings = stop_strings.empty() ? nullptr : stop_strings.data();
     c_options.num_stop_strings = stop_strings.size();
+    c_options.draft_slice = options.draft_slice.c_str();
+    c_options.draft_tokens = options.draft_tokens;
 
     GenerateCall call{callback, {}};
     auto result = MakeStruct<nestling_generate_result>();

@@ -8,6 +8,7 @@
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
 #include "c_api/handles.h"
+#include "runtime/slice_choice.h"
 
 namespace nestling {
 namespace {
@@ -25,6 +26,13 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
   result.num_threads = read.num_threads;
   result.chunk_tokens = read.chunk_tokens;
   if (read.slice != nullptr) result.slice = read.slice;
+  if (!(read.target_decode_rate >= 0)) {
+    return InvalidArgument("options.target_decode_rate: ", read.target_decode_rate,
+                           ", want a number of at least 0");
+  }
+  result.memory_budget_bytes = read.memory_budget_bytes;
+  result.target_decode_rate = read.target_decode_rate;
+  result.budget_context_tokens = read.budget_context_tokens;
   return result;
 }
 
@@ -126,6 +134,20 @@ nestling_status nestling_engine_get_slice(const nestling_engine* engine, size_t 
     info.published_accuracy = slices[index].published_accuracy;
     info.num_layers = static_cast<uint32_t>(slices[index].ffn.size());
     return nestling::WriteStruct(info, "out_slice", out_slice);
+  });
+}
+
+nestling_status nestling_engine_get_choice(const nestling_engine* engine,
+                                           nestling_engine_choice* out_choice) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    const nestling::SliceChoice& choice = engine->engine->slice_choice();
+    nestling_engine_choice filled{};
+    filled.slice = choice.slice.name.c_str();
+    filled.reason = choice.reason.c_str();
+    filled.estimated_bytes = choice.memory.total();
+    filled.estimated_decode_rate = choice.decode_rate;
+    return nestling::WriteStruct(filled, "out_choice", out_choice);
   });
 }
 

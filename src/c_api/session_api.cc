@@ -12,6 +12,8 @@
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
 #include "c_api/handles.h"
+#include "runtime/memory_estimate.h"
+#include "runtime/speculative.h"
 #include "sampling/random.h"
 
 namespace nestling {
@@ -40,15 +42,19 @@ NESTLING_CHECK_KV(NESTLING_KV_F16, kF16);
 NESTLING_CHECK_KV(NESTLING_KV_INT8, kInt8);
 #undef NESTLING_CHECK_KV
 
+Result<KvChoice> ReadKvType(nestling_kv_type type) {
+  if (type < NESTLING_KV_AUTO || type > NESTLING_KV_INT8) {
+    return InvalidArgument("options.kv_type: ", type, ", want a NESTLING_KV_ value");
+  }
+  return static_cast<KvChoice>(type);
+}
+
 Result<SessionOptions> ReadSessionOptions(const nestling_session_options* options) {
   nestling_session_options read;
   RETURN_IF_ERROR(ReadOptions(options, "options", &read));
-  if (read.kv_type < NESTLING_KV_AUTO || read.kv_type > NESTLING_KV_INT8) {
-    return InvalidArgument("options.kv_type: ", read.kv_type, ", want a NESTLING_KV_ value");
-  }
   SessionOptions result;
+  ASSIGN_OR_RETURN(result.kv, ReadKvType(read.kv_type));
   result.context_tokens = read.context_tokens;
-  result.kv = static_cast<KvChoice>(read.kv_type);
   result.chunk_tokens = read.chunk_tokens;
   return result;
 }
@@ -140,6 +146,12 @@ Result<GenerateOptions> ReadGenerateOptions(const nestling_generate_options* opt
     }
     result.stop_strings.emplace_back(read.stop_strings[i]);
   }
+  if (read.draft_slice != nullptr) result.draft_slice = read.draft_slice;
+  if (read.draft_tokens > kMaxDraftTokens) {
+    return InvalidArgument("options.draft_tokens: ", read.draft_tokens, ", want at most ",
+                           kMaxDraftTokens);
+  }
+  result.draft_tokens = read.draft_tokens;
   return result;
 }
 
@@ -166,6 +178,39 @@ using nestling::OkStatus;
 using nestling::Status;
 
 extern "C" {
+
+nestling_status nestling_estimate_memory(const char* path, const nestling_estimate_options* options,
+                                         nestling_memory_estimate* out_estimate) {
+  return nestling::Guard([&]() -> Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(path, "path"));
+    RETURN_IF_ERROR(nestling::CheckOutStruct("out_estimate", out_estimate));
+    nestling_estimate_options read;
+    RETURN_IF_ERROR(nestling::ReadOptions(options, "options", &read));
+    nestling::MemoryQuery query;
+    ASSIGN_OR_RETURN(query.kv, nestling::ReadKvType(read.kv_type));
+    query.context_tokens = read.context_tokens;
+    query.chunk_tokens = read.chunk_tokens;
+    query.vision = read.with_vision != 0;
+    query.audio = read.with_audio != 0;
+    ASSIGN_OR_RETURN(const auto container, nestling::ContainerReader::Open(std::string(path)));
+    ASSIGN_OR_RETURN(
+        const nestling::SliceConfig slice,
+        nestling::ResolveSlice(container->header(), read.slice != nullptr ? read.slice : ""));
+    ASSIGN_OR_RETURN(const nestling::MemoryEstimate estimate,
+                     nestling::EstimateMemory(*container, slice, query));
+    nestling_memory_estimate filled{};
+    filled.mapped_weight_bytes = estimate.mapped_weights;
+    filled.packed_weight_bytes = estimate.packed_weights;
+    filled.kv_bytes = estimate.kv_cache;
+    filled.scratch_bytes = estimate.scratch;
+    filled.ple_bytes = estimate.ple;
+    filled.vision_bytes = estimate.vision;
+    filled.audio_bytes = estimate.audio;
+    filled.other_bytes = estimate.other;
+    filled.total_bytes = estimate.total();
+    return nestling::WriteStruct(filled, "out_estimate", out_estimate);
+  });
+}
 
 nestling_status nestling_session_create(nestling_engine* engine,
                                         const nestling_session_options* options,
@@ -227,6 +272,8 @@ nestling_status nestling_session_get_counters(const nestling_session* session,
     filled.prefill_seconds = counters.prefill_seconds;
     filled.decode_seconds = counters.decode_seconds;
     filled.first_token_seconds = handle.first_token_seconds;
+    filled.draft_tokens = counters.draft_tokens;
+    filled.accepted_tokens = counters.accepted_tokens;
     filled.ple_rows_read = counters.ple_rows_read;
     filled.ple_bytes_read = counters.ple_bytes_read;
     return nestling::WriteStruct(filled, "out_counters", out_counters);
@@ -359,6 +406,8 @@ nestling_status nestling_session_generate(nestling_session* session,
     filled.stop_reason = static_cast<nestling_stop_reason>(result.reason);
     filled.num_tokens = result.num_tokens;
     filled.seed = read.sampling.seed;
+    filled.num_drafted = result.num_drafted;
+    filled.num_accepted = result.num_accepted;
     return nestling::WriteStruct(filled, "out_result", out_result);
   });
 }

@@ -32,6 +32,8 @@ struct BenchArguments {
   std::vector<uint32_t> depths = {0};
   uint32_t repetitions = 5;
   bool no_warmup = false;
+  std::string draft;
+  uint32_t draft_tokens = 0;
   std::string format = "table";
 };
 
@@ -58,6 +60,7 @@ class RowRunner {
       row_.seconds.clear();
       row_.first_token_seconds.clear();
       row_.token_seconds.clear();
+      row_.draft_tokens = row_.accepted_tokens = 0;
     }
     for (uint32_t i = 0; i < arguments_.repetitions; ++i) Repeat();
   }
@@ -91,10 +94,16 @@ class RowRunner {
     Fill(std::max(row_.depth, 1u));
     std::vector<Clock::time_point> times;
     times.reserve(row_.generated_tokens + 1);
-    session_.Generate(Greedy(row_.generated_tokens + 1), [&times](const Token& token) {
-      if (token.id >= 0) times.push_back(Clock::now());
-      return true;
-    });
+    GenerateOptions options = Greedy(row_.generated_tokens + 1);
+    options.draft_slice = arguments_.draft;
+    options.draft_tokens = arguments_.draft_tokens;
+    const nestling_generate_result result =
+        session_.Generate(options, [&times](const Token& token) {
+          if (token.id >= 0) times.push_back(Clock::now());
+          return true;
+        });
+    row_.draft_tokens += result.num_drafted;
+    row_.accepted_tokens += result.num_accepted;
     for (size_t i = 1; i < times.size(); ++i) {
       row_.token_seconds.push_back(std::chrono::duration<double>(times[i] - times[i - 1]).count());
     }
@@ -178,6 +187,8 @@ int RunBench(const BenchArguments& arguments) {
     report.kv_type = KvTypeName(session.Info().kv_type);
   }
   report.model = arguments.model.model;
+  report.slice_reason = engine.Choice().reason;
+  report.draft = arguments.draft;
   report.quantisation = info.quantisation;
   report.cpu = CpuName();
   report.version = nestling_version_string();
@@ -214,6 +225,13 @@ void AddBenchCommand(CLI::App& app, Work& work) {
       ->type_name("N,...");
   command->add_option("-r,--repetitions", arguments->repetitions, "Runs of each row")
       ->check(CLI::Range(1, 1000))
+      ->type_name("N");
+  command
+      ->add_option("--draft", arguments->draft,
+                   "Decode rows with self-speculative decoding: this slice drafts")
+      ->type_name("SLICE");
+  command->add_option("--draft-tokens", arguments->draft_tokens, "Most drafts of a step (0: 4)")
+      ->check(CLI::Range(0, 15))
       ->type_name("N");
   command->add_flag("--no-warmup", arguments->no_warmup, "No untimed run before a row");
   command->add_option("-o,--output", arguments->format, "table, md, csv, json, jsonl")

@@ -26,6 +26,8 @@ Json Conditions(const BenchReport& report) {
   return {{"model", report.model},
           {"quantisation", report.quantisation},
           {"slice", report.slice},
+          {"slice_reason", report.slice_reason},
+          {"draft", report.draft},
           {"loaded_parameters", report.loaded_parameters},
           {"kv_type", report.kv_type},
           {"chunk_tokens", report.chunk_tokens},
@@ -55,6 +57,8 @@ Json RowToJson(const BenchRow& row) {
   milliseconds("token_p50_ms", row.token_seconds, 50);
   milliseconds("token_p95_ms", row.token_seconds, 95);
   milliseconds("token_p99_ms", row.token_seconds, 99);
+  json["draft_tokens"] = row.draft_tokens;
+  json["accepted_tokens"] = row.accepted_tokens;
   json["kv_bytes"] = row.kv_bytes;
   json["ple_bytes_per_token"] = row.ple_bytes_per_token;
   json["resident_bytes"] = row.resident_bytes;
@@ -104,6 +108,13 @@ void PrintTable(const BenchReport& report, bool markdown) {
   std::printf("nestling %s, %s, %u threads, chunk %u, load %.0f ms, peak resident %.1f MB\n\n",
               report.version.c_str(), report.cpu.c_str(), report.threads, report.chunk_tokens,
               Milliseconds(report.load_seconds), Megabytes(report.peak_resident_bytes));
+  for (const BenchRow& row : report.rows) {
+    if (row.draft_tokens == 0) continue;
+    std::printf(
+        "%s: %s drafted %llu tokens, %.1f %% were accepted\n\n", row.Name().c_str(),
+        report.draft.c_str(), static_cast<unsigned long long>(row.draft_tokens),
+        100.0 * static_cast<double>(row.accepted_tokens) / static_cast<double>(row.draft_tokens));
+  }
   std::printf("%s%-18s%s%10s%s%8s%s%10s%s%14s%s%12s%s%12s%s%8s%s\n", bar, "test", gap, "tokens/s",
               gap, "+-", gap, "median", gap, "first token ms", gap, "anonymous MB", gap, "file MB",
               gap, "kv MB", end);

@@ -17,6 +17,8 @@ struct BenchRow {
   std::vector<double> first_token_seconds;
   // Decode rows: between tokens, of all repetitions.
   std::vector<double> token_seconds;
+  uint64_t draft_tokens = 0;  // of all repetitions
+  uint64_t accepted_tokens = 0;
   uint64_t kv_bytes = 0;
   uint64_t ple_bytes_per_token = 0;
   uint64_t resident_bytes = 0;  // of the process after the row
@@ -32,6 +34,8 @@ struct BenchReport {
   std::string model;
   std::string quantisation;
   std::string slice;
+  std::string slice_reason;
+  std::string draft;  // slice that drafts; empty: none
   std::string kv_type;
   std::string cpu;
   std::string version;

@@ -28,6 +28,17 @@ void ModelOptions::AddTo(CLI::App& command) {
   command.add_option("--kv", kv, "Numbers of the kv cache: auto, f32, f16, int8")
       ->check(CLI::IsMember({"auto", "f32", "f16", "int8"}))
       ->type_name("TYPE");
+  command
+      .add_option("--memory-budget", memory_budget,
+                  "Bytes that may be resident (k, M, G: powers of 1024): chooses the best slice "
+                  "that fits, unless --slice names one")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("BYTES");
+  command
+      .add_option("--decode-rate", decode_rate,
+                  "Tokens per second: chooses the best slice that is so fast by estimate")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
 }
 
 EngineOptions ModelOptions::ForEngine() const {
@@ -35,6 +46,9 @@ EngineOptions ModelOptions::ForEngine() const {
   options.num_threads = threads;
   options.chunk_tokens = chunk;
   options.slice = slice;
+  options.memory_budget_bytes = memory_budget;
+  options.target_decode_rate = decode_rate;
+  options.budget_context_tokens = context;
   return options;
 }
 

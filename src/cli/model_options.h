@@ -17,6 +17,8 @@ struct ModelOptions {
   uint32_t context = 0;
   uint32_t chunk = 0;
   std::string kv = "auto";
+  uint64_t memory_budget = 0;
+  double decode_rate = 0;
 
   // `this` must live until the command line is parsed.
   void AddTo(CLI::App& command);

@@ -125,6 +125,13 @@ void AddRunCommand(CLI::App& app, Work& work) {
       ->type_name("TEXT")
       ->take_all()
       ->expected(1);
+  command
+      ->add_option("--draft", generate.draft_slice,
+                   "Self-speculative decoding: this slice drafts, the session's verifies")
+      ->type_name("SLICE");
+  command->add_option("--draft-tokens", generate.draft_tokens, "Most drafts of a step (0: 4)")
+      ->check(CLI::Range(0, 15))
+      ->type_name("N");
   command->add_flag("--stats", arguments->run.stats, "One line of JSON on stderr after a reply");
   command->callback([arguments, &work] { work = [arguments] { return Run(*arguments); }; });
 }

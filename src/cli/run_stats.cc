@@ -36,6 +36,7 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
   const nestling_session_info info = session.Info();
   const nestling_session_counters counters = session.Counters();
   const nestling_engine_info model = engine.Info();
+  const nestling_engine_choice choice = engine.Choice();
   const nestling_engine_memory memory = engine.Memory();
   const nestling_process_memory process = ProcessMemory();
   const nlohmann::ordered_json json = {
@@ -52,6 +53,11 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
       {"context_tokens", info.context_tokens},
       {"threads", model.num_threads},
       {"slice", info.slice},
+      {"slice_reason", choice.reason},
+      {"estimated_bytes", choice.estimated_bytes},
+      {"estimated_decode_tokens_per_second", choice.estimated_decode_rate},
+      {"draft_tokens", counters.draft_tokens},
+      {"accepted_tokens", counters.accepted_tokens},
       {"kv_type", KvTypeName(info.kv_type)},
       {"kv_bytes", info.kv_bytes},
       {"ple_rows_read", counters.ple_rows_read},

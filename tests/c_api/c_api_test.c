@@ -727,6 +727,93 @@ static void counters_count(void) {
   nestling_engine_destroy(engine);
 }
 
+static void a_budget_chooses_a_slice_or_names_the_bytes_that_would_do(void) {
+  nestling_estimate_options estimate_options;
+  NESTLING_INIT(&estimate_options);
+  nestling_memory_estimate whole, half;
+  NESTLING_INIT(&whole);
+  NESTLING_INIT(&half);
+  EXPECT_STATUS(nestling_estimate_memory(CHAT_MODEL, NULL, &whole), NESTLING_OK);
+  estimate_options.slice = "half";
+  EXPECT_STATUS(nestling_estimate_memory(CHAT_MODEL, &estimate_options, &half), NESTLING_OK);
+  EXPECT(half.total_bytes < whole.total_bytes);
+  EXPECT(whole.total_bytes == whole.mapped_weight_bytes + whole.packed_weight_bytes +
+                                  whole.kv_bytes + whole.scratch_bytes + whole.ple_bytes +
+                                  whole.vision_bytes + whole.audio_bytes + whole.other_bytes);
+  estimate_options.slice = "none";
+  EXPECT_STATUS(nestling_estimate_memory(CHAT_MODEL, &estimate_options, &half), NESTLING_NOT_FOUND);
+  EXPECT_REFUSED(nestling_estimate_memory(NULL, NULL, &half), "path");
+  EXPECT_REFUSED(nestling_estimate_memory(CHAT_MODEL, NULL, NULL), "out_estimate");
+  estimate_options.slice = NULL;
+  estimate_options.kv_type = 99;
+  EXPECT_REFUSED(nestling_estimate_memory(CHAT_MODEL, &estimate_options, &half), "options.kv_type");
+
+  nestling_engine* engine = NULL;
+  nestling_engine_options options;
+  NESTLING_INIT(&options);
+  options.num_threads = 1;
+  options.memory_budget_bytes = whole.total_bytes;
+  EXPECT_STATUS(nestling_engine_create(CHAT_MODEL, &options, &engine), NESTLING_OK);
+  nestling_engine_choice choice;
+  NESTLING_INIT(&choice);
+  EXPECT_STATUS(nestling_engine_get_choice(engine, &choice), NESTLING_OK);
+  EXPECT(strcmp(choice.slice, "half") == 0); /* the only one with a published accuracy */
+  EXPECT(strstr(choice.reason, "12.5 %") != NULL);
+  EXPECT(choice.estimated_bytes < whole.total_bytes);
+  EXPECT(choice.estimated_decode_rate == 0);
+  nestling_engine_destroy(engine);
+
+  options.memory_budget_bytes = 1000;
+  EXPECT_STATUS(nestling_engine_create(CHAT_MODEL, &options, &engine), NESTLING_OUT_OF_MEMORY);
+  EXPECT(engine == NULL);
+  EXPECT(strstr(nestling_last_error(), "half needs ") != NULL);
+  options.memory_budget_bytes = 0;
+  options.target_decode_rate = -1;
+  EXPECT_REFUSED(nestling_engine_create(CHAT_MODEL, &options, &engine),
+                 "options.target_decode_rate");
+  options.target_decode_rate = 0.001;
+  EXPECT_STATUS(nestling_engine_create(CHAT_MODEL, &options, &engine), NESTLING_OK);
+  EXPECT_STATUS(nestling_engine_get_choice(engine, &choice), NESTLING_OK);
+  EXPECT(choice.estimated_decode_rate > 0.001);
+  nestling_engine_destroy(engine);
+}
+
+static void a_slice_drafts_for_the_whole_model(void) {
+  nestling_engine* engine = open_engine(CHAT_MODEL);
+  const int32_t prompt[] = {2, 40, 41, 42};
+  float last[2] = {0, 0};
+  for (int drafts = 0; drafts < 2; ++drafts) {
+    nestling_session* session = open_session(engine);
+    EXPECT_STATUS(nestling_session_prefill(session, prompt, 4), NESTLING_OK);
+    nestling_generate_options options = long_reply(30);
+    nestling_generate_result result;
+    NESTLING_INIT(&result);
+    if (drafts) options.draft_slice = "half";
+    EXPECT_STATUS(nestling_session_generate(session, &options, NULL, NULL, &result), NESTLING_OK);
+    EXPECT(result.num_tokens == 30);
+    EXPECT((result.num_drafted != 0) == drafts);
+    EXPECT(result.num_accepted <= result.num_drafted);
+    nestling_session_counters counters;
+    NESTLING_INIT(&counters);
+    EXPECT_STATUS(nestling_session_get_counters(session, &counters), NESTLING_OK);
+    EXPECT(counters.draft_tokens == result.num_drafted);
+    EXPECT(counters.accepted_tokens == result.num_accepted);
+    const float* logits = NULL;
+    EXPECT_STATUS(nestling_session_get_logits(session, &logits, NULL), NESTLING_OK);
+    last[drafts] = logits[7];
+    options.draft_slice = "none";
+    EXPECT_STATUS(nestling_session_generate(session, &options, NULL, NULL, NULL),
+                  NESTLING_NOT_FOUND);
+    options.draft_slice = "half";
+    options.draft_tokens = 16;
+    EXPECT_REFUSED(nestling_session_generate(session, &options, NULL, NULL, NULL),
+                   "options.draft_tokens");
+    nestling_session_destroy(session);
+  }
+  EXPECT(last[0] == last[1]);
+  nestling_engine_destroy(engine);
+}
+
 int main(void) {
   version_and_names_agree_with_the_header();
   null_is_refused_by_name_or_harmless();
@@ -745,6 +832,8 @@ int main(void) {
   destroy_inside_a_callback_ends_the_call();
   truncating_and_evaluating_again_gives_the_same_logits();
   counters_count();
+  a_budget_chooses_a_slice_or_names_the_bytes_that_would_do();
+  a_slice_drafts_for_the_whole_model();
   if (g_failures != 0) fprintf(stderr, "%d failures\n", g_failures);
   return g_failures != 0;
 }
