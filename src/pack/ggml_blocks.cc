@@ -25,7 +25,7 @@ template <bool kHasMin, bool kFiveBits>
 void SmallBlock(const uint8_t* block, float* out) {
   constexpr int kZero = kHasMin ? 0 : kFiveBits ? 16 : 8;
   const float scale = Scale(block);
-  const float min = kHasMin ? Scale(block + 2) : 0.0f;
+  [[maybe_unused]] const float min = kHasMin ? Scale(block + 2) : 0.0f;
   const uint8_t* nibbles = block + (kHasMin ? 4 : 2);
   uint32_t fifth_bits = 0;
   if constexpr (kFiveBits) {
@@ -35,7 +35,8 @@ void SmallBlock(const uint8_t* block, float* out) {
   for (int i = 0; i < 32; ++i) {
     const int nibble = i < 16 ? nibbles[i] & 15 : nibbles[i - 16] >> 4;
     const int code = nibble | static_cast<int>((fifth_bits >> i & 1) << 4);
-    out[i] = static_cast<float>(code - kZero) * scale + min;
+    out[i] = static_cast<float>(code - kZero) * scale;
+    if constexpr (kHasMin) out[i] += min;
   }
 }
 
