@@ -56,14 +56,14 @@ std::string Reason(const SliceChoice& choice, const SliceLimits& limits, size_t 
   } else {
     reason += StrCat(": the most parameters of ", num_able, " slices");
   }
-  const char* link = " that ";
+  const char* link = " ";
   if (limits.memory_budget_bytes != 0) {
-    reason += StrCat(link, "needs at most ", limits.memory_budget_bytes, " bytes (",
-                     choice.memory.total(), ")");
+    reason +=
+        StrCat(link, "within ", limits.memory_budget_bytes, " bytes (", choice.memory.total(), ")");
     link = " and ";
   }
   if (limits.target_decode_rate > 0) {
-    reason += StrCat(link, "reaches ", OneDecimal(limits.target_decode_rate), " tokens/s (",
+    reason += StrCat(link, "at ", OneDecimal(limits.target_decode_rate), " tokens/s or more (",
                      OneDecimal(choice.decode_rate), " at ",
                      OneDecimal(weight_bytes_per_second / 1e9), " GB/s)");
   }
