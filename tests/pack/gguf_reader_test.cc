@@ -231,8 +231,6 @@ TEST(GgufReaderTest, RefusesValuesThatAreNone) {
 }
 
 TEST(GgufReaderTest, RefusesRepeatedNames) {
-  ExpectRefused(Replace(Small().Build(), "general.architecture", "general.alignment\0\0\0"),
-                "");  // a damaged length, whatever it becomes
   std::string bytes = Small().Build();
   const std::string pair = GgufBuilder::Text("general.alignment") + Bytes<uint32_t>(4) +
                            Bytes<uint32_t>(32);
