@@ -189,8 +189,9 @@ Result<CheckpointTensors> CheckpointTensors::FromGguf(const TensorSource& source
         part.num_elements = part.shape[0] * part.shape[1];
         part.offset += k * part.num_elements / elements * bytes;
         tensors.parts_.push_back(std::move(part));
-        tensors.text_.emplace(unembed ? names::AltupUnembedProjection(k) : names::AltupProjection(k),
-                              &tensors.parts_.back());
+        tensors.text_.emplace(
+            unembed ? names::AltupUnembedProjection(k) : names::AltupProjection(k),
+            &tensors.parts_.back());
       }
       continue;
     }
@@ -224,7 +225,7 @@ const SourceTensor* CheckpointTensors::Find(const std::string& name) const {
 }
 
 Result<const SourceTensor*> CheckpointTensors::Get(const std::string& name,
-                                           std::span<const uint64_t> shape) const {
+                                                   std::span<const uint64_t> shape) const {
   const SourceTensor* tensor = Find(name);
   if (tensor == nullptr) {
     return BadModel("tensor \"", name, "\" is missing, want shape ", ShapeText(shape));
@@ -244,7 +245,7 @@ std::vector<CheckpointTensors::TowerTensor> CheckpointTensors::Tower(SectionKind
 }
 
 Status CheckpointTensors::CheckUnused(const TextConfig& text, bool allow_unknown,
-                              const WarningCallback& warn) const {
+                                      const WarningCallback& warn) const {
   std::set<std::string> used;
   for (const TensorSpec& spec : TextTensors(text)) used.insert(spec.name);
   std::vector<const SourceTensor*> unknown;

@@ -34,8 +34,7 @@ class CheckpointTensors {
   const SourceTensor* Find(const std::string& name) const;
 
   // A tensor of wanted shape; kBadModel says what is missing or how it differs.
-  Result<const SourceTensor*> Get(const std::string& name,
-                                  std::span<const uint64_t> shape) const;
+  Result<const SourceTensor*> Get(const std::string& name, std::span<const uint64_t> shape) const;
 
   // The tensors of a tower and of its embedder, ordered by name.
   struct TowerTensor {

@@ -42,7 +42,8 @@ void SmallBlock(const uint8_t* block, float* out) {
 
 void BlockQ8_0(const uint8_t* block, float* out) {
   const float scale = Scale(block);
-  for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(static_cast<int8_t>(block[2 + i])) * scale;
+  for (int i = 0; i < 32; ++i)
+    out[i] = static_cast<float>(static_cast<int8_t>(block[2 + i])) * scale;
 }
 
 // Q4_K and Q5_K: eight groups of 32. Their 6-bit scales and minimums share 12 bytes: the first four
@@ -103,35 +104,57 @@ void BlockQ6_K(const uint8_t* block, float* out) {
 
 BlockFormat BlockFormatOf(SourceDType dtype) {
   switch (dtype) {
-    case SourceDType::kF32: return {1, 4};
+    case SourceDType::kF32:
+      return {1, 4};
     case SourceDType::kF16:
-    case SourceDType::kBF16: return {1, 2};
-    case SourceDType::kQ8_0: return {32, 34};
-    case SourceDType::kQ4_0: return {32, 18};
-    case SourceDType::kQ4_1: return {32, 20};
-    case SourceDType::kQ5_0: return {32, 22};
-    case SourceDType::kQ5_1: return {32, 24};
-    case SourceDType::kQ4_K: return {256, 144};
-    case SourceDType::kQ5_K: return {256, 176};
-    case SourceDType::kQ6_K: return {256, 210};
+    case SourceDType::kBF16:
+      return {1, 2};
+    case SourceDType::kQ8_0:
+      return {32, 34};
+    case SourceDType::kQ4_0:
+      return {32, 18};
+    case SourceDType::kQ4_1:
+      return {32, 20};
+    case SourceDType::kQ5_0:
+      return {32, 22};
+    case SourceDType::kQ5_1:
+      return {32, 24};
+    case SourceDType::kQ4_K:
+      return {256, 144};
+    case SourceDType::kQ5_K:
+      return {256, 176};
+    case SourceDType::kQ6_K:
+      return {256, 210};
   }
   return {1, 4};
 }
 
 std::optional<SourceDType> SourceDTypeOfGgml(uint32_t ggml_type) {
   switch (ggml_type) {
-    case 0: return SourceDType::kF32;
-    case 1: return SourceDType::kF16;
-    case 2: return SourceDType::kQ4_0;
-    case 3: return SourceDType::kQ4_1;
-    case 6: return SourceDType::kQ5_0;
-    case 7: return SourceDType::kQ5_1;
-    case 8: return SourceDType::kQ8_0;
-    case 12: return SourceDType::kQ4_K;
-    case 13: return SourceDType::kQ5_K;
-    case 14: return SourceDType::kQ6_K;
-    case 30: return SourceDType::kBF16;
-    default: return std::nullopt;
+    case 0:
+      return SourceDType::kF32;
+    case 1:
+      return SourceDType::kF16;
+    case 2:
+      return SourceDType::kQ4_0;
+    case 3:
+      return SourceDType::kQ4_1;
+    case 6:
+      return SourceDType::kQ5_0;
+    case 7:
+      return SourceDType::kQ5_1;
+    case 8:
+      return SourceDType::kQ8_0;
+    case 12:
+      return SourceDType::kQ4_K;
+    case 13:
+      return SourceDType::kQ5_K;
+    case 14:
+      return SourceDType::kQ6_K;
+    case 30:
+      return SourceDType::kBF16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -140,17 +163,39 @@ void DequantiseBlocks(SourceDType dtype, const std::byte* blocks, size_t num_blo
   const auto* block = reinterpret_cast<const uint8_t*>(blocks);
   for (size_t b = 0; b < num_blocks; ++b, block += bytes, out += elements) {
     switch (dtype) {
-      case SourceDType::kF32: std::memcpy(out, block, sizeof(float)); break;
-      case SourceDType::kF16: *out = HalfToFloat(Half(block)); break;
-      case SourceDType::kBF16: *out = Bf16ToFloat(Half(block)); break;
-      case SourceDType::kQ8_0: BlockQ8_0(block, out); break;
-      case SourceDType::kQ4_0: SmallBlock<false, false>(block, out); break;
-      case SourceDType::kQ4_1: SmallBlock<true, false>(block, out); break;
-      case SourceDType::kQ5_0: SmallBlock<false, true>(block, out); break;
-      case SourceDType::kQ5_1: SmallBlock<true, true>(block, out); break;
-      case SourceDType::kQ4_K: BlockK<false>(block, out); break;
-      case SourceDType::kQ5_K: BlockK<true>(block, out); break;
-      case SourceDType::kQ6_K: BlockQ6_K(block, out); break;
+      case SourceDType::kF32:
+        std::memcpy(out, block, sizeof(float));
+        break;
+      case SourceDType::kF16:
+        *out = HalfToFloat(Half(block));
+        break;
+      case SourceDType::kBF16:
+        *out = Bf16ToFloat(Half(block));
+        break;
+      case SourceDType::kQ8_0:
+        BlockQ8_0(block, out);
+        break;
+      case SourceDType::kQ4_0:
+        SmallBlock<false, false>(block, out);
+        break;
+      case SourceDType::kQ4_1:
+        SmallBlock<true, false>(block, out);
+        break;
+      case SourceDType::kQ5_0:
+        SmallBlock<false, true>(block, out);
+        break;
+      case SourceDType::kQ5_1:
+        SmallBlock<true, true>(block, out);
+        break;
+      case SourceDType::kQ4_K:
+        BlockK<false>(block, out);
+        break;
+      case SourceDType::kQ5_K:
+        BlockK<true>(block, out);
+        break;
+      case SourceDType::kQ6_K:
+        BlockQ6_K(block, out);
+        break;
     }
   }
 }

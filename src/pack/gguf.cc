@@ -35,24 +35,29 @@ constexpr uint64_t kMinTensorInfoBytes = 8 + 4 + 8 + 4 + 8;
 // Blocks are read through a buffer of this size on the stack.
 constexpr size_t kReadBytes = 32 << 10;
 
-constexpr std::array<const char*, 13> kTypeNames = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-                                                    "bool", "string", "array", "u64", "i64", "f64"};
+constexpr std::array<const char*, 13> kTypeNames = {
+    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
 
 uint64_t NumberBytes(GgufType type) {
   switch (type) {
     case GgufType::kUint8:
     case GgufType::kInt8:
-    case GgufType::kBool: return 1;
+    case GgufType::kBool:
+      return 1;
     case GgufType::kUint16:
-    case GgufType::kInt16: return 2;
+    case GgufType::kInt16:
+      return 2;
     case GgufType::kUint32:
     case GgufType::kInt32:
-    case GgufType::kFloat32: return 4;
+    case GgufType::kFloat32:
+      return 4;
     case GgufType::kUint64:
     case GgufType::kInt64:
-    case GgufType::kFloat64: return 8;
+    case GgufType::kFloat64:
+      return 8;
     case GgufType::kString:
-    case GgufType::kArray: break;
+    case GgufType::kArray:
+      break;
   }
   return 0;
 }
@@ -82,15 +87,24 @@ std::string Quoted(std::string_view text) {
 
 std::optional<uint64_t> GgufValue::Unsigned(size_t i) const {
   switch (type_) {
-    case GgufType::kUint8: return NumberAt<uint8_t>(numbers_, i);
-    case GgufType::kUint16: return NumberAt<uint16_t>(numbers_, i);
-    case GgufType::kUint32: return NumberAt<uint32_t>(numbers_, i);
-    case GgufType::kUint64: return NumberAt<uint64_t>(numbers_, i);
-    case GgufType::kInt8: return SignedAt<int8_t>(numbers_, i);
-    case GgufType::kInt16: return SignedAt<int16_t>(numbers_, i);
-    case GgufType::kInt32: return SignedAt<int32_t>(numbers_, i);
-    case GgufType::kInt64: return SignedAt<int64_t>(numbers_, i);
-    default: return std::nullopt;
+    case GgufType::kUint8:
+      return NumberAt<uint8_t>(numbers_, i);
+    case GgufType::kUint16:
+      return NumberAt<uint16_t>(numbers_, i);
+    case GgufType::kUint32:
+      return NumberAt<uint32_t>(numbers_, i);
+    case GgufType::kUint64:
+      return NumberAt<uint64_t>(numbers_, i);
+    case GgufType::kInt8:
+      return SignedAt<int8_t>(numbers_, i);
+    case GgufType::kInt16:
+      return SignedAt<int16_t>(numbers_, i);
+    case GgufType::kInt32:
+      return SignedAt<int32_t>(numbers_, i);
+    case GgufType::kInt64:
+      return SignedAt<int64_t>(numbers_, i);
+    default:
+      return std::nullopt;
   }
 }
 
@@ -259,8 +273,7 @@ Status GgufReader::ReadValue(Cursor& cursor, const std::string& key, uint64_t* e
       value.strings_.push_back(std::move(text));
     }
   } else {
-    ASSIGN_OR_RETURN(value.numbers_,
-                     cursor.Bytes(value.size_ * NumberBytes(value.type_), "value"));
+    ASSIGN_OR_RETURN(value.numbers_, cursor.Bytes(value.size_ * NumberBytes(value.type_), "value"));
     if (value.type_ == GgufType::kBool) {
       for (const char c : value.numbers_) {
         if (c != 0 && c != 1) {

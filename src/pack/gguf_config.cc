@@ -26,14 +26,30 @@ constexpr uint32_t kDefaultPatternPeriod = 5;
 constexpr const char* kSpaceMark = "\u2581";
 
 // Keys below "gemma3n." that are read, or have no effect.
-const std::set<std::string_view> kKnownKeys = {
-    "activation_sparsity_scale", "altup.active_idx", "altup.num_inputs", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.key_length_swa",
-    "attention.layer_norm_rms_epsilon", "attention.shared_kv_layers", "attention.sliding_window",
-    "attention.sliding_window_pattern", "attention.value_length", "attention.value_length_swa",
-    "block_count", "context_length", "embedding_length", "embedding_length_per_layer_input",
-    "feed_forward_length", "final_logit_softcapping", "rope.dimension_count",
-    "rope.dimension_count_swa", "rope.freq_base", "rope.freq_base_swa", "vocab_size"};
+const std::set<std::string_view> kKnownKeys = {"activation_sparsity_scale",
+                                               "altup.active_idx",
+                                               "altup.num_inputs",
+                                               "attention.head_count",
+                                               "attention.head_count_kv",
+                                               "attention.key_length",
+                                               "attention.key_length_swa",
+                                               "attention.layer_norm_rms_epsilon",
+                                               "attention.shared_kv_layers",
+                                               "attention.sliding_window",
+                                               "attention.sliding_window_pattern",
+                                               "attention.value_length",
+                                               "attention.value_length_swa",
+                                               "block_count",
+                                               "context_length",
+                                               "embedding_length",
+                                               "embedding_length_per_layer_input",
+                                               "feed_forward_length",
+                                               "final_logit_softcapping",
+                                               "rope.dimension_count",
+                                               "rope.dimension_count_swa",
+                                               "rope.freq_base",
+                                               "rope.freq_base_swa",
+                                               "vocab_size"};
 
 // Typed access to the metadata. The first missing key or wrong type is kept in status(); later
 // calls then return zeros.
@@ -243,9 +259,9 @@ Result<TextConfig> ReadText(const GgufReader& reader, const WarningCallback& war
   text.num_heads = fields.UniformUint("attention.head_count", num_layers);
   text.num_kv_heads = fields.UniformUint("attention.head_count_kv", num_layers);
   text.head_dim = fields.Uint("attention.key_length");
-  for (const char* key : {"attention.value_length", "attention.key_length_swa",
-                          "attention.value_length_swa", "rope.dimension_count",
-                          "rope.dimension_count_swa"}) {
+  for (const char* key :
+       {"attention.value_length", "attention.key_length_swa", "attention.value_length_swa",
+        "rope.dimension_count", "rope.dimension_count_swa"}) {
     fields.Expect(key, text.head_dim);
   }
   text.num_kv_shared_layers = fields.Uint("attention.shared_kv_layers");
@@ -342,15 +358,15 @@ std::string PieceText(const std::string& token, PieceType type) {
 Result<HeaderFields> ReadGgufHeader(const GgufReader& reader, bool allow_unknown_config,
                                     const WarningCallback& warn) {
   const GgufValue* architecture = reader.FindValue("general.architecture");
-  const std::string* name = architecture == nullptr || architecture->is_array()
-                                ? nullptr
-                                : architecture->String(0);
+  const std::string* name =
+      architecture == nullptr || architecture->is_array() ? nullptr : architecture->String(0);
   if (name == nullptr || *name != kArchitecture) {
     return Unsupported("\"", reader.name(), "\": general.architecture is ",
                        name == nullptr ? "missing" : "another", ", want \"", kArchitecture, "\"",
-                       name != nullptr && *name == "clip" ? " (the towers of an mmproj file are not "
-                                                            "read)"
-                                                          : "");
+                       name != nullptr && *name == "clip"
+                           ? " (the towers of an mmproj file are not "
+                             "read)"
+                           : "");
   }
   RETURN_IF_ERROR(RefuseUnknownKeys(reader, allow_unknown_config, warn));
   HeaderFields fields;

@@ -63,8 +63,8 @@ std::vector<uint64_t> SourceShape(const TensorSpec& spec) {
 
 // Plans the text tensors of the sub-model `kept` (all layers: the whole model). Formats are those
 // of the whole model, so that a sub-model has the same bytes.
-Result<std::vector<PackedTensor>> PlanText(const CheckpointTensors& tensors, const TextConfig& whole,
-                                           const TextConfig& target,
+Result<std::vector<PackedTensor>> PlanText(const CheckpointTensors& tensors,
+                                           const TextConfig& whole, const TextConfig& target,
                                            const std::vector<uint32_t>& kept,
                                            const FormatOptions& formats) {
   const bool is_whole = kept.size() == whole.layers.size();
@@ -168,8 +168,7 @@ Result<Checkpoint> ReadCheckpoint(const PackOptions& options, const WarningCallb
   if (std::filesystem::is_regular_file(options.source, ignored)) {
     return ReadGgufCheckpoint(options, warn);
   }
-  return NotFound("\"", options.source,
-                  "\" is neither a folder with config.json nor a GGUF file");
+  return NotFound("\"", options.source, "\" is neither a folder with config.json nor a GGUF file");
 }
 
 // The header of the sub-model `slice` of `whole`.
@@ -234,8 +233,8 @@ Status Pack(const PackOptions& options, const ProgressCallback& progress,
     done += bytes;
     if (progress) progress(done, writer->total_bytes());
   };
-  RETURN_IF_ERROR(WritePanels(*checkpoint.source, planned, ResolveJobs(options.jobs), written,
-                              writer.get()));
+  RETURN_IF_ERROR(
+      WritePanels(*checkpoint.source, planned, ResolveJobs(options.jobs), written, writer.get()));
   RETURN_IF_ERROR(writer->Finish(fields));
   if (progress) progress(writer->total_bytes(), writer->total_bytes());
   return OkStatus();

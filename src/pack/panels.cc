@@ -135,8 +135,7 @@ class PanelWriter {
     if (tensor.shell_ends.empty()) {
       ASSIGN_OR_RETURN(values, ReadRows(panel, scratch));
     } else {
-      RETURN_IF_ERROR(
-          ReadColumns(tensor, panel.begin, panel.end, first, last, &scratch->values));
+      RETURN_IF_ERROR(ReadColumns(tensor, panel.begin, panel.end, first, last, &scratch->values));
       values = scratch->values;
     }
     RETURN_IF_ERROR(CheckValues(plan.dtype, values));

@@ -14,7 +14,17 @@ namespace nestling {
 
 // How a checkpoint stores elements. All but the first three are GGUF's blocks (ggml_blocks.h).
 enum class SourceDType : uint8_t {
-  kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K
 };
 
 // A tensor of a checkpoint. Its elements lie inside its file, and no other tensor's overlap them.

@@ -24,15 +24,15 @@ namespace nestling {
 namespace {
 
 using testing::Bytes;
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using testing::GgufBuilder;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::TemporaryFolder;
 using testing::TinyGguf;
 using testing::TinyModelOptions;
 using testing::WriteTextFile;
-using ::testing::Contains;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 constexpr uint32_t kQ4_0 = 2;
 
@@ -75,8 +75,8 @@ class GgufPackTest : public ::testing::Test {
     tiny_.ple_vocab_size = 300;
     tiny_.vocab_size = 320;
     gguf_ = TinyGguf(tiny_);
-    std::vector<std::string> tokens = {"<pad>", "<eos>", "<bos>", "<unk>", "<end_of_turn>", "  ",
-                                       "\u2581", "h", "i", "hi", "\u2581hi"};
+    std::vector<std::string> tokens = {"<pad>",  "<eos>", "<bos>", "<unk>", "<end_of_turn>", "  ",
+                                       "\u2581", "h",     "i",     "hi",    "\u2581hi"};
     std::vector<int32_t> types = {3, 3, 3, 2, 3, 4, 1, 1, 1, 1, 1};
     for (int byte = 0; byte < 256; ++byte) {
       char name[8];

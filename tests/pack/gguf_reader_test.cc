@@ -15,11 +15,11 @@ namespace nestling {
 namespace {
 
 using testing::Bytes;
+using ::testing::ElementsAre;
 using testing::GgufBuilder;
+using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 using testing::WriteTextFile;
-using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 
 constexpr const char* kBlocks = NESTLING_SOURCE_DIR "/tests/golden/gguf/blocks.gguf";
 
@@ -57,8 +57,7 @@ std::string Replace(std::string bytes, const std::string& from, const std::strin
 // What a tensor's entry looks like.
 std::string Entry(const std::string& name, const std::vector<uint64_t>& ne, uint32_t type,
                   uint64_t offset) {
-  std::string bytes =
-      GgufBuilder::Text(name) + Bytes<uint32_t>(static_cast<uint32_t>(ne.size()));
+  std::string bytes = GgufBuilder::Text(name) + Bytes<uint32_t>(static_cast<uint32_t>(ne.size()));
   for (const uint64_t size : ne) bytes += Bytes(size);
   return bytes + Bytes(type) + Bytes(offset);
 }
@@ -66,8 +65,8 @@ std::string Entry(const std::string& name, const std::vector<uint64_t>& ne, uint
 TEST(GgufReaderTest, ReadsEveryElementTypeAsTheReferenceDoes) {
   const auto reader = GgufReader::Open(kBlocks);
   ASSERT_TRUE(reader.ok()) << reader.status().message();
-  for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k",
-                           "q5_k", "q6_k"}) {
+  for (const char* type :
+       {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"}) {
     SCOPED_TRACE(type);
     const SourceTensor* tensor = (*reader)->Find(type);
     const SourceTensor* reference = (*reader)->Find(std::string(type) + ".f32");
@@ -202,12 +201,14 @@ TEST(GgufReaderTest, RefusesCountsThatTheFileCannotHold) {
     ExpectRefused(bytes, " keys in ");
   }
   for (const uint64_t length : {UINT64_MAX, uint64_t{1} << 40, uint64_t{60000}}) {
-    ExpectRefused(Replace(good, GgufBuilder::Text("general.alignment"),
-                          Bytes(length) + "general.alignment"), "key of ");
+    ExpectRefused(
+        Replace(good, GgufBuilder::Text("general.alignment"), Bytes(length) + "general.alignment"),
+        "key of ");
     ExpectRefused(Replace(good, GgufBuilder::Text("gemma3n"), Bytes(length) + "gemma3n"),
                   "string of ");
     ExpectRefused(Replace(good, GgufBuilder::Text("a") + Bytes<uint32_t>(2),
-                          Bytes(length) + "a" + Bytes<uint32_t>(2)), "tensor name of ");
+                          Bytes(length) + "a" + Bytes<uint32_t>(2)),
+                  "tensor name of ");
     GgufBuilder gguf = Small();
     for (const uint32_t type : {0u, 4u, 8u, 12u}) {
       gguf.Set("list", GgufBuilder::kArray, Bytes(type) + Bytes(length));
@@ -232,8 +233,8 @@ TEST(GgufReaderTest, RefusesValuesThatAreNone) {
 
 TEST(GgufReaderTest, RefusesRepeatedNames) {
   std::string bytes = Small().Build();
-  const std::string pair = GgufBuilder::Text("general.alignment") + Bytes<uint32_t>(4) +
-                           Bytes<uint32_t>(32);
+  const std::string pair =
+      GgufBuilder::Text("general.alignment") + Bytes<uint32_t>(4) + Bytes<uint32_t>(32);
   bytes = Replace(bytes, pair, pair + pair);
   bytes.replace(16, 8, Bytes<uint64_t>(3));
   ExpectRefused(bytes, "key \"general.alignment\" is there twice");
@@ -274,9 +275,9 @@ TEST(GgufReaderTest, RefusesTensorsThatCannotBeInTheFile) {
   ExpectRefused(with(Entry("b", {4}, 0, 33)), "want a multiple of 32");
   ExpectRefused(with(Entry("b", {5}, 0, 0)), "overlaps tensor");
   // "b" inside "a", both to the end of the data.
-  ExpectRefused(Replace(with(Entry("b", {5}, 0, 32)), Entry("a", {3, 2}, 0, 0),
-                        Entry("a", {1, 13}, 0, 0)),
-                "overlaps tensor");
+  ExpectRefused(
+      Replace(with(Entry("b", {5}, 0, 32)), Entry("a", {3, 2}, 0, 0), Entry("a", {1, 13}, 0, 0)),
+      "overlaps tensor");
   ExpectRefused(with(Entry("b", {}, 0, 32)), "0 dimensions");
   ExpectRefused(with(Entry("b", {1, 1, 1, 1, 5}, 0, 32)), "5 dimensions");
   ExpectRefused(with(Entry("b", {5}, 2, 32)), "rows of 5 elements, want a multiple of 32");

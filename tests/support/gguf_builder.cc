@@ -89,8 +89,8 @@ void GgufBuilder::RemoveTensor(const std::string& name) {
 }
 
 std::string GgufBuilder::Build() const {
-  std::string bytes = "GGUF" + Bytes(version) + Bytes<uint64_t>(tensors.size()) +
-                      Bytes<uint64_t>(pairs_.size());
+  std::string bytes =
+      "GGUF" + Bytes(version) + Bytes<uint64_t>(tensors.size()) + Bytes<uint64_t>(pairs_.size());
   for (const Pair& pair : pairs_) bytes += Text(pair.key) + Bytes(pair.type) + pair.bytes;
   uint64_t offset = 0;
   for (const Tensor& tensor : tensors) {

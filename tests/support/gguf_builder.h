@@ -19,7 +19,14 @@ std::string Bytes(T value) {
 class GgufBuilder {
  public:
   // Numbers of GGUF's value types.
-  enum Type : uint32_t { kUint32 = 4, kInt32 = 5, kFloat32 = 6, kBool = 7, kString = 8, kArray = 9 };
+  enum Type : uint32_t {
+    kUint32 = 4,
+    kInt32 = 5,
+    kFloat32 = 6,
+    kBool = 7,
+    kString = 8,
+    kArray = 9
+  };
 
   struct Tensor {
     std::string name;
