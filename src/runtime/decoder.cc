@@ -10,7 +10,6 @@
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/softcap/softcap.h"
 #include "model/weights.h"
-#include "ple/ple_table.h"
 #include "runtime/for_rows.h"
 
 namespace nestling {
@@ -66,6 +65,9 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
         layer.activation_sparsity > 0 ? static_cast<float>(InverseNormal(layer.activation_sparsity))
                                       : 0.0f);
   }
+  for (std::unique_ptr<PleBatch>& batch : decoder->ple_) {
+    ASSIGN_OR_RETURN(batch, PleBatch::Create(engine.ple(), chunk_tokens));
+  }
   RETURN_IF_ERROR(decoder->SetSlice(engine.default_slice()));
   return decoder;
 }
@@ -73,7 +75,8 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
 Result<Decoder::Plan> Decoder::MakePlan(const SliceConfig& slice) {
   RETURN_IF_ERROR(ValidateSlice(config_, slice));
   RETURN_IF_ERROR(blocks_.Load(slice));
-  Plan plan{slice, {}};
+  Plan plan{slice, {}, {}};
+  std::vector<uint32_t> layers;
   size_t skipped = 0;
   for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
     if (skipped < slice.skip_layers.size() && slice.skip_layers[skipped] == layer) {
@@ -81,7 +84,9 @@ Result<Decoder::Plan> Decoder::MakePlan(const SliceConfig& slice) {
       continue;
     }
     plan.steps.push_back({layer, slice.ffn[plan.steps.size()]});
+    layers.push_back(layer);
   }
+  plan.ple_selection = engine_.ple().table().Select(layers);
   return plan;
 }
 
@@ -90,11 +95,34 @@ Status Decoder::SetSlice(const SliceConfig& slice) {
   return OkStatus();
 }
 
+PleBatch& Decoder::PleRowsOf(std::span<const int32_t> tokens) {
+  size_t index = next_ple_;
+  for (size_t i = 0; i < 2; ++i) {
+    if (ple_[i]->Holds(tokens, plan_.ple_selection)) index = i;
+  }
+  PleBatch& batch = *ple_[index];
+  if (!batch.Holds(tokens, plan_.ple_selection)) batch.Start(tokens, plan_.ple_selection);
+  next_ple_ = 1 - index;
+  return batch;
+}
+
+void Decoder::Prefetch(std::span<const int32_t> tokens) { PleRowsOf(tokens); }
+
+void Decoder::TrimPle() {
+  for (const std::unique_ptr<PleBatch>& batch : ple_) batch->Trim();
+}
+
+PleCounters Decoder::ple_counters() const {
+  PleCounters sum;
+  for (const std::unique_ptr<PleBatch>& batch : ple_) sum += batch->counters();
+  return sum;
+}
+
 Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
                     LogitsSink sink, const std::atomic<bool>& cancelled) {
   NESTLING_DCHECK(!tokens.empty() && tokens.size() <= chunk_tokens_);
-  Pass pass{scratch, tokens.size(), position};
-  RETURN_IF_ERROR(Embed(pass, tokens));
+  Pass pass{scratch, tokens.size(), position, PleRowsOf(tokens)};
+  Embed(pass, tokens);
   RETURN_IF_ERROR(InitStreams(pass));
   ComputeRope(pass);
   const uint32_t last_owner = config_.first_kv_shared_layer() - 1;
@@ -111,8 +139,7 @@ Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t 
   return EmitLogits(pass, tokens.size() - pass.rows, sink);
 }
 
-Status Decoder::Embed(Pass& pass, std::span<const int32_t> tokens) {
-  RETURN_IF_ERROR(engine_.ple_table().ReadRows(tokens, pass.s.ple_rows));
+void Decoder::Embed(Pass& pass, std::span<const int32_t> tokens) {
   const size_t hidden = config_.hidden_size;
   const float scale = std::sqrt(static_cast<float>(hidden));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
@@ -121,7 +148,6 @@ Status Decoder::Embed(Pass& pass, std::span<const int32_t> tokens) {
     kernels::Scale(row, scale, hidden);
     std::memcpy(pass.s.streams[0] + t * hidden, row, hidden * sizeof(float));
   });
-  return OkStatus();
 }
 
 Status Decoder::InitStreams(Pass& pass) {

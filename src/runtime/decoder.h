@@ -12,6 +12,7 @@
 #include "base/function_ref.h"
 #include "base/status.h"
 #include "kv/kv_cache.h"
+#include "ple/ple_batch.h"
 #include "runtime/engine.h"
 #include "runtime/scratch.h"
 
@@ -34,6 +35,14 @@ class Decoder {
   // Called with the logits [vocab], soft-capped, of token `index` of the chunk.
   using LogitsSink = FunctionRef<Status(size_t index, std::span<const float> logits)>;
 
+  // Asks storage for the PLE rows of tokens that a later Run will be given, at most a chunk. Two
+  // such wishes are kept; it never blocks for long, and never fails: Run does.
+  void Prefetch(std::span<const int32_t> tokens);
+  // Waits for rows that were asked for and gives the memory of large chunks back. What was
+  // prefetched must have come before a call returns: its thread may end.
+  void TrimPle();
+  PleCounters ple_counters() const;
+
   // Runs tokens at positions position, position + 1, ...; 1 <= tokens.size() <= chunk_tokens.
   // After an error or a cancellation the cache holds nothing that a repetition from `position`
   // would trip over.
@@ -49,6 +58,7 @@ class Decoder {
   struct Plan {
     SliceConfig slice;
     std::vector<Step> steps;
+    PleSelection ple_selection;  // of the slice's layers
   };
   // kInvalidArgument for a slice that the model cannot run; else loads what it needs.
   Result<Plan> MakePlan(const SliceConfig& slice);
@@ -78,9 +88,13 @@ class Decoder {
     Scratch& s;
     size_t rows;
     uint32_t position;
+    PleBatch& ple;
+    size_t first_ple = 0;  // the batch's row of this pass's first token
   };
 
-  Status Embed(Pass& pass, std::span<const int32_t> tokens);
+  // The batch that holds the tokens' PLE rows, or will.
+  PleBatch& PleRowsOf(std::span<const int32_t> tokens);
+  void Embed(Pass& pass, std::span<const int32_t> tokens);
   Status InitStreams(Pass& pass);
   void ComputeRope(Pass& pass);
   Status RunLayer(Pass& pass, const Step& step);
@@ -95,7 +109,7 @@ class Decoder {
   Status FeedForward(Pass& pass, const Step& step);
   void Correct(Pass& pass, const Step& step);
   Status AddPle(Pass& pass, const Step& step);
-  static void KeepLastRow(Pass& pass, const TextConfig& config, size_t ple_row_bytes);
+  static void KeepLastRow(Pass& pass, const TextConfig& config);
   Status Merge(Pass& pass);
   Status EmitLogits(Pass& pass, size_t first_index, LogitsSink sink);
 
@@ -105,9 +119,23 @@ class Decoder {
   std::unique_ptr<KvCache> kv_;
   uint32_t chunk_tokens_ = 0;
   Plan plan_;
+  std::unique_ptr<PleBatch> ple_[2];         // this chunk's rows and the next one's
+  size_t next_ple_ = 0;                      // the batch that was asked for longer ago
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
   std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
   AlignedBuffer<float> logits_;              // [rows of one LM head call, vocab]
+};
+
+// However a call ends, nothing is being read for it afterwards.
+class TrimPleAtEnd {
+ public:
+  explicit TrimPleAtEnd(Decoder& decoder) : decoder_(decoder) {}
+  ~TrimPleAtEnd() { decoder_.TrimPle(); }
+  TrimPleAtEnd(const TrimPleAtEnd&) = delete;
+  TrimPleAtEnd& operator=(const TrimPleAtEnd&) = delete;
+
+ private:
+  Decoder& decoder_;
 };
 
 }  // namespace nestling

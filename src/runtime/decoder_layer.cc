@@ -11,7 +11,6 @@
 #include "kernels/laurel/laurel.h"
 #include "kernels/norm_rope/norm_rope.h"
 #include "kernels/rms_norm/rms_norm.h"
-#include "ple/ple_table.h"
 #include "runtime/decoder.h"
 #include "runtime/for_rows.h"
 
@@ -58,13 +57,13 @@ Status Decoder::RunLastOwner(Pass& pass, const Step& step, Want want) {
   RETURN_IF_ERROR(layer.kv->Run(pass.rows, inputs, kv_outputs, pass.s.linear));
   StoreKv(pass, step);
   if (want == Want::kNone) return OkStatus();
-  KeepLastRow(pass, config_, engine_.ple_table().row_bytes());
+  KeepLastRow(pass, config_);
   float* outputs[] = {pass.s.q, pass.s.laurel};
   RETURN_IF_ERROR(layer.projections->Run(pass.rows, inputs, outputs, pass.s.linear));
   return FinishLayer(pass, step);
 }
 
-void Decoder::KeepLastRow(Pass& pass, const TextConfig& config, size_t ple_row_bytes) {
+void Decoder::KeepLastRow(Pass& pass, const TextConfig& config) {
   const size_t last = pass.rows - 1, hidden = config.hidden_size, half = config.head_dim / 2;
   if (last == 0) return;
   const auto keep = [last](float* rows, size_t width) {
@@ -77,7 +76,7 @@ void Decoder::KeepLastRow(Pass& pass, const TextConfig& config, size_t ple_row_b
     keep(pass.s.cos[type], half);
     keep(pass.s.sin[type], half);
   }
-  std::memmove(pass.s.ple_rows, pass.s.ple_rows + last * ple_row_bytes, ple_row_bytes);
+  pass.first_ple += last;
   pass.position += static_cast<uint32_t>(last);
   pass.rows = 1;
 }
@@ -291,11 +290,13 @@ void Decoder::Correct(Pass& pass, const Step& step) {
 
 Status Decoder::AddPle(Pass& pass, const Step& step) {
   const LayerBlocks& layer = blocks_.layer(step.layer);
-  const PleTable& table = engine_.ple_table();
+  const PleTable& table = engine_.ple().table();
   const size_t hidden = config_.hidden_size, ple_dim = config_.ple_dim;
   const float* inputs[] = {pass.s.ple_input, pass.s.embedding};
   float* outputs[] = {pass.s.ple_gate, pass.s.ple_projection};
   RETURN_IF_ERROR(layer.ple_in->Run(pass.rows, inputs, outputs, pass.s.linear));
+  // The first layer waits for storage here, not before: its other work goes on meanwhile.
+  RETURN_IF_ERROR(pass.ple.Wait());
   const float projection_scale = 1.0f / std::sqrt(static_cast<float>(hidden));
   const float row_scale = std::sqrt(static_cast<float>(ple_dim));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
@@ -303,7 +304,7 @@ Status Decoder::AddPle(Pass& pass, const Step& step) {
     kernels::Scale(ple, projection_scale, ple_dim);
     kernels::RmsNorm(ple, blocks_.ple_projection_norm().data(), ple, ple_dim, config_.rms_norm_eps);
     float* row = pass.s.ple_row + t * ple_dim;
-    table.DequantizeSpan(pass.s.ple_rows + t * table.row_bytes(), step.layer, row_scale, row);
+    table.DequantizeSpan(pass.ple.row(pass.first_ple + t), step.layer, row_scale, row);
     for (size_t i = 0; i < ple_dim; ++i) ple[i] += row[i];
     kernels::Scale(ple, std::sqrt(0.5f), ple_dim);
     float* gate = pass.s.ple_gate + t * ple_dim;

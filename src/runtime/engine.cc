@@ -11,7 +11,6 @@
 #include "graph/decoder_blocks.h"
 #include "model/slices.h"
 #include "model/tensor_names.h"
-#include "ple/ple_table.h"
 #include "runtime/memory_estimate.h"
 #include "runtime/scratch.h"
 #include "runtime/slice_choice.h"
@@ -47,6 +46,8 @@ Result<std::vector<SliceChoice>> ListFitting(const ContainerReader& container,
   MemoryQuery query;
   query.context_tokens = options.budget_context_tokens;
   query.chunk_tokens = options.chunk_tokens;
+  query.ple_mode = options.ple_mode;
+  query.ple_cache_bytes = options.ple_cache_bytes;
   return FittingSlices(container, candidates, limits, query);
 }
 
@@ -95,11 +96,14 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
   ASSIGN_OR_RETURN(std::vector<SliceChoice> fitting, ListFitting(container, options, limits));
   ASSIGN_OR_RETURN(engine->pool_, ThreadPool::Create(options.num_threads));
   ASSIGN_OR_RETURN(engine->weights_, ModelWeights::Create(container));
-  ASSIGN_OR_RETURN(engine->ple_table_, PleTable::Create(container));
+  ASSIGN_OR_RETURN(engine->ple_,
+                   PleStore::Create(container, {.mode = options.ple_mode,
+                                                .cache_bytes = options.ple_cache_bytes,
+                                                .calls = options.ple_storage}));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
   ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_));
-  engine->scratch_pool_ = std::make_unique<ScratchPool>(
-      container.header().text, engine->chunk_tokens_, engine->ple_table_->row_bytes());
+  engine->scratch_pool_ =
+      std::make_unique<ScratchPool>(container.header().text, engine->chunk_tokens_);
   double rate = 0;
   if (limits.target_decode_rate > 0) {
     ASSIGN_OR_RETURN(rate, engine->MeasureWeightRate());
@@ -156,6 +160,9 @@ EngineMemory Engine::memory() const {
   memory.packed_weights = blocks_->packed_bytes();
   memory.scratch = scratch_pool_->capacity_bytes();
   memory.loaded_parameters = blocks_->loaded_parameters();
+  memory.mapped += ple_->mapped_bytes();
+  memory.ple_cache = ple_->cache_bytes();
+  memory.ple_resident = ple_->resident_bytes();
   return memory;
 }
 

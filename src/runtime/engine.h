@@ -12,12 +12,12 @@
 #include "container/reader.h"
 #include "kernels/attention/attention.h"
 #include "model/weights.h"
+#include "ple/ple_store.h"
 #include "text/tokenizer.h"
 
 namespace nestling {
 
 class DecoderBlocks;
-class PleTable;
 struct SliceChoice;
 class ScratchPool;
 
@@ -44,6 +44,9 @@ struct EngineOptions {
   // Tokens per second that the chosen slice should decode by estimate; 0: no wish.
   double target_decode_rate = 0;
   uint32_t budget_context_tokens = 0;  // of the session that the budget reckons with; 0: default
+  PleMode ple_mode = PleMode::kStream;
+  uint64_t ple_cache_bytes = 0;         // of kStream; 0: the default
+  StorageCalls* ple_storage = nullptr;  // borrowed; for tests, which put faults in between
 };
 
 // Counters of the engine's memory in bytes; groups do not overlap.
@@ -52,6 +55,8 @@ struct EngineMemory {
   uint64_t packed_weights = 0;     // XNNPACK's layout, anonymous
   uint64_t scratch = 0;            // activations of running and finished calls, kept for the next
   uint64_t loaded_parameters = 0;  // of the text decoder
+  uint64_t ple_cache = 0;          // most that cached rows will take
+  uint64_t ple_resident = 0;       // the whole PLE table, PleMode::kResident
 };
 
 // A loaded model: weights packed once and shared by all sessions. Immutable after Create and
@@ -82,7 +87,7 @@ class Engine {
 
   // For sessions.
   DecoderBlocks& blocks() const { return *blocks_; }
-  const PleTable& ple_table() const { return *ple_table_; }
+  PleStore& ple() const { return *ple_; }
   const ModelWeights& weights() const { return *weights_; }
   ScratchPool& scratch_pool() const { return *scratch_pool_; }
   kernels::KvType ResolveKvType(KvChoice wanted) const;
@@ -100,7 +105,7 @@ class Engine {
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<ModelWeights> weights_;
   std::unique_ptr<DecoderBlocks> blocks_;
-  std::unique_ptr<PleTable> ple_table_;
+  std::unique_ptr<PleStore> ple_;
   std::unique_ptr<ScratchPool> scratch_pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
   SliceConfig default_slice_;

@@ -140,6 +140,7 @@ Result<GenerateResult> Session::Generate(const GenerateOptions& options, TokenCa
   for (const int32_t id : tokens_) sampler->Accept(id);
 
   const RunningCall running(*this);
+  const TrimPleAtEnd trim(*decoder_);
   const Clock::time_point start = Clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   GenerateResult result;
@@ -158,6 +159,11 @@ Result<GenerateResult> Session::Generate(const GenerateOptions& options, TokenCa
     if (!options.ignore_stop_tokens &&
         std::find(stop_tokens.begin(), stop_tokens.end(), id) != stop_tokens.end()) {
       return end(StopReason::kStopToken);
+    }
+    // Storage works while the callback runs and the next step begins. (A draft reads rows of its
+    // own slice, and its verification finds most of them in the cache.)
+    if (drafting == nullptr && result.num_tokens != options.max_tokens) {
+      decoder_->Prefetch(std::span<const int32_t>(tokens_).last(1));
     }
     ASSIGN_OR_RETURN(const std::string_view shown, text.Push(id));
     if (callback && !callback(GeneratedToken{id, shown})) return end(StopReason::kCallback);

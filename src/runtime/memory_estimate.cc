@@ -106,11 +106,21 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
   ASSIGN_OR_RETURN(const auto kv,
                    KvCache::Create(config, context, chunk, ResolveKvType(container, query.kv)));
   estimate.kv_cache = kv->capacity_bytes();
+  ASSIGN_OR_RETURN(const auto scratch, Scratch::Create(config, chunk));
   const TensorInfo* ple = container.FindTensor(names::kPleTable);
   const uint64_t ple_row = ple != nullptr ? (ple->bytes + ple->scales_bytes) / ple->shape[0] : 0;
-  ASSIGN_OR_RETURN(const auto scratch, Scratch::Create(config, chunk, ple_row));
-  estimate.scratch = scratch->capacity_bytes() + Decoder::LogitsBytes(config);
+  estimate.scratch = scratch->capacity_bytes() + Decoder::LogitsBytes(config) + 2 * chunk * ple_row;
 
+  switch (query.ple_mode) {
+    case PleMode::kStream:
+      estimate.ple = query.ple_cache_bytes != 0 ? query.ple_cache_bytes : kDefaultPleCacheBytes;
+      estimate.ple = std::min(estimate.ple, SectionBytes(container, SectionKind::kPle));
+      break;
+    case PleMode::kResident:
+    case PleMode::kMmap:  // as much as is touched, in the end all of it
+      estimate.ple = SectionBytes(container, SectionKind::kPle);
+      break;
+  }
   if (query.vision) estimate.vision = SectionBytes(container, SectionKind::kVision);
   if (query.audio) estimate.audio = SectionBytes(container, SectionKind::kAudio);
   estimate.other =

@@ -15,6 +15,8 @@ struct MemoryQuery {
   uint32_t context_tokens = 0;
   uint32_t chunk_tokens = 0;
   KvChoice kv = KvChoice::kAuto;
+  PleMode ple_mode = PleMode::kStream;
+  uint64_t ple_cache_bytes = 0;
   bool vision = false;  // with the tower, if the container has it
   bool audio = false;
 };

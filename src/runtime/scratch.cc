@@ -16,8 +16,7 @@ constexpr size_t kSlackBytes = 128;
 
 }  // namespace
 
-Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_t max_tokens,
-                                                 size_t ple_row_bytes) {
+Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_t max_tokens) {
   std::unique_ptr<Scratch> scratch(new Scratch);
   const size_t hidden = config.hidden_size, tokens = max_tokens;
   const size_t q_width = size_t{config.num_heads} * config.head_dim;
@@ -73,12 +72,10 @@ Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_
   const size_t widest = std::max({ffn, q_width + config.laurel_rank, 2 * hidden, streams * hidden});
   scratch->linear.bytes = LinearWorkspaceBytes(tokens, widest, std::max<size_t>(streams, 2));
   const auto part_bytes = [](size_t bytes) { return RoundUp(bytes + kSlackBytes, kAlignment); };
-  size_t total = part_bytes(tokens * ple_row_bytes) + part_bytes(scratch->linear.bytes);
+  size_t total = part_bytes(scratch->linear.bytes);
   for (const Part& part : parts) total += part_bytes(part.floats * sizeof(float));
   ASSIGN_OR_RETURN(scratch->memory_, LazyMemory::Create(total));
   std::byte* next = scratch->memory_.data();
-  scratch->ple_rows = next;
-  next += part_bytes(tokens * ple_row_bytes);
   scratch->linear.data = next;
   next += part_bytes(scratch->linear.bytes);
   for (const Part& part : parts) {
@@ -97,7 +94,7 @@ Result<std::unique_ptr<Scratch>> ScratchPool::Acquire() {
       return scratch;
     }
   }
-  ASSIGN_OR_RETURN(auto scratch, Scratch::Create(config_, max_tokens_, ple_row_bytes_));
+  ASSIGN_OR_RETURN(auto scratch, Scratch::Create(config_, max_tokens_));
   const std::lock_guard lock(mutex_);
   capacity_bytes_ += scratch->capacity_bytes();
   idle_.reserve(idle_.capacity() + 1);  // so that Return cannot run out of memory

@@ -18,8 +18,7 @@ namespace nestling {
 // max_tokens. Pages take memory when a step first writes them, so decode touches little.
 class Scratch {
  public:
-  static Result<std::unique_ptr<Scratch>> Create(const TextConfig& config, size_t max_tokens,
-                                                 size_t ple_row_bytes);
+  static Result<std::unique_ptr<Scratch>> Create(const TextConfig& config, size_t max_tokens);
 
   float* embedding;       // e [T, hidden]
   float* streams[8];      // AltUp streams, each [T, hidden]
@@ -43,7 +42,6 @@ class Scratch {
   float* ple_out;         // [T, hidden]
   float* cos[2];          // by LayerType, [T, head_dim / 2]
   float* sin[2];
-  std::byte* ple_rows;              // [T, ple_row_bytes]
   LinearWorkspace linear;           // of one block at a time
   float* attention_scratch;         // one task after another
   size_t attention_scratch_floats;  // of one task
@@ -73,8 +71,8 @@ inline size_t AttentionTileTokens(size_t group, size_t rows) {
 // Scratch memory of finished calls, kept for the next: sessions that do nothing hold none.
 class ScratchPool {
  public:
-  ScratchPool(const TextConfig& config, size_t max_tokens, size_t ple_row_bytes)
-      : config_(config), max_tokens_(max_tokens), ple_row_bytes_(ple_row_bytes) {}
+  ScratchPool(const TextConfig& config, size_t max_tokens)
+      : config_(config), max_tokens_(max_tokens) {}
 
   Result<std::unique_ptr<Scratch>> Acquire();
   void Return(std::unique_ptr<Scratch> scratch);
@@ -84,7 +82,6 @@ class ScratchPool {
  private:
   const TextConfig& config_;
   const size_t max_tokens_;
-  const size_t ple_row_bytes_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Scratch>> idle_;
   uint64_t capacity_bytes_ = 0;

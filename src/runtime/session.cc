@@ -5,7 +5,6 @@
 #include <chrono>
 #include <utility>
 
-#include "ple/ple_table.h"
 #include "runtime/decoder.h"
 #include "runtime/scratch.h"
 
@@ -64,9 +63,18 @@ Status Session::RunPending(Want want, LogitsRow row) {
   ASSIGN_OR_RETURN(const ScratchLease scratch, ScratchLease::Take(engine_.scratch_pool()));
   const size_t first = num_cached_;
   logits_valid_ = false;
+  const auto chunk_at = [&](size_t position) {
+    const size_t left = tokens_.size() - position;
+    return std::span<const int32_t>(tokens_).subspan(
+        position, std::min<size_t>(decoder_->chunk_tokens(), left));
+  };
+  const TrimPleAtEnd trim(*decoder_);
+  decoder_->Prefetch(chunk_at(num_cached_));
   while (num_cached_ < tokens_.size()) {
-    const size_t count = std::min<size_t>(decoder_->chunk_tokens(), tokens_.size() - num_cached_);
+    const std::span<const int32_t> chunk = chunk_at(num_cached_);
+    const size_t count = chunk.size();
     const bool last_chunk = num_cached_ + count == tokens_.size();
+    if (!last_chunk) decoder_->Prefetch(chunk_at(num_cached_ + count));
     const Want chunk_want = want == Want::kLast && !last_chunk ? Want::kNone : want;
     const size_t begin = num_cached_;
     const auto sink = [&](size_t index, std::span<const float> logits) -> Status {
@@ -75,8 +83,7 @@ Status Session::RunPending(Want want, LogitsRow row) {
       }
       return row ? row(begin + index - first, logits) : OkStatus();
     };
-    RETURN_IF_ERROR(
-        RunChunk(*scratch, std::span(tokens_).subspan(begin, count), begin, chunk_want, sink));
+    RETURN_IF_ERROR(RunChunk(*scratch, chunk, begin, chunk_want, sink));
     num_cached_ += count;
   }
   logits_valid_ = want != Want::kNone;
@@ -89,11 +96,20 @@ Status Session::RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size
   if (want == Want::kAll) decoder_want = Decoder::Want::kAll;
   if (want == Want::kLast) decoder_want = Decoder::Want::kLast;
   num_written_ = std::max(num_written_, position + tokens.size());  // even if it fails half-way
-  RETURN_IF_ERROR(decoder_->Run(scratch, tokens, static_cast<uint32_t>(position), decoder_want, row,
-                                cancelled_));
+  const Status status = decoder_->Run(scratch, tokens, static_cast<uint32_t>(position),
+                                      decoder_want, row, cancelled_);
+  UpdatePleCounters();
+  RETURN_IF_ERROR(status);
   counters_.ple_rows_read += tokens.size();
-  counters_.ple_bytes_read += tokens.size() * engine_.ple_table().row_bytes();
   return OkStatus();
+}
+
+void Session::UpdatePleCounters() {
+  const PleCounters ple = decoder_->ple_counters();
+  counters_.ple_bytes_read = ple.bytes_read;
+  counters_.ple_hits = ple.hits;
+  counters_.ple_misses = ple.misses;
+  counters_.ple_wait_seconds = static_cast<double>(ple.wait_ns) * 1e-9;
 }
 
 Status Session::Prefill(std::span<const int32_t> tokens) {

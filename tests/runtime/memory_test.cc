@@ -131,6 +131,9 @@ TEST(MemoryEstimateTest, GrowsWithWhatIsAskedFor) {
   more = query;
   more.kv = KvChoice::kF32;
   EXPECT_GT(EstimateTotal(file.path(), "whole", more), base);
+  more = query;
+  more.ple_cache_bytes = 1;
+  EXPECT_LT(EstimateTotal(file.path(), "whole", more), base);
 
   const auto container = ContainerReader::Open(file.path());
   ASSERT_TRUE(container.ok());

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "base/lazy_memory.h"
+#include "base/status.h"
+#include "ple/ple_table.h"
+
+namespace nestling {
+
+// A bounded cache of rows, shared by the sessions of an engine. Thread-safe; the lock is held to
+// copy one row, never while storage is read.
+//
+// The policy is S3-FIFO (Yang et al., SOSP 2023): new rows stand in a short queue, and only those
+// that are asked for again in time, or soon after they left it, come to the long one. A scan of
+// rows that are used once passes through a tenth of the cache and leaves the rest alone.
+class RowCache {
+ public:
+  // Rows and everything kept about them take at most `budget_bytes`; a budget below one row makes
+  // a cache that is always empty. Pages take memory when they are first filled.
+  static Result<std::unique_ptr<RowCache>> Create(uint64_t budget_bytes, size_t row_bytes,
+                                                  uint64_t num_rows);
+
+  // Copies the parts of a row that `selection` names to their places in `out` [row_bytes]. False
+  // if they are not all here.
+  bool Lookup(uint32_t row, const PleSelection& selection, std::byte* out);
+
+  // Keeps those parts of `data` [row_bytes], at the cost of other rows.
+  void Insert(uint32_t row, const PleSelection& selection, const std::byte* data);
+
+  // Most that it will ever take.
+  uint64_t capacity_bytes() const { return capacity_bytes_; }
+  // Rows that fit, and rows that are here.
+  size_t capacity_rows() const { return num_slots_; }
+  size_t num_rows() const;
+  uint64_t evictions() const;
+
+ private:
+  static constexpr uint32_t kNone = ~uint32_t{0};
+  enum QueueName : uint8_t { kFresh, kProven, kGhosts, kNumQueues };
+
+  // A row that is here (kFresh, kProven), or one that was in kFresh not long ago (kGhosts).
+  struct Node {
+    uint32_t row;
+    uint32_t slot;
+    uint32_t newer, older;    // in its queue
+    uint32_t next_in_bucket;  // also links free nodes
+    QueueName queue;
+    uint8_t uses;     // since it came or was spared, saturating
+    uint64_t layers;  // that the slot holds
+  };
+  struct Queue {
+    uint32_t newest = kNone, oldest = kNone;
+    size_t size = 0;
+  };
+
+  RowCache() = default;
+
+  size_t Bucket(uint32_t row) const;
+  uint32_t Find(uint32_t row) const;
+  std::byte* Slot(const Node& node) const { return rows_.data() + node.slot * row_bytes_; }
+  void Push(QueueName queue, uint32_t node);
+  void Unlink(uint32_t node);
+  // Takes it out of the index and its queue.
+  void Forget(uint32_t node);
+  uint32_t NewNode(uint32_t row);
+  // Makes a slot free.
+  void Evict();
+
+  size_t row_bytes_ = 0;
+  size_t num_slots_ = 0;
+  size_t max_fresh_ = 0;
+  uint64_t capacity_bytes_ = 0;
+
+  mutable std::mutex mutex_;
+  LazyMemory rows_;                // [num_slots, row_bytes]
+  std::vector<uint32_t> buckets_;  // first node of each; the size is a power of two
+  std::vector<Node> nodes_;        // [2 * num_slots]
+  std::vector<uint32_t> free_slots_;
+  uint32_t free_nodes_ = kNone;
+  Queue queues_[kNumQueues];
+  uint64_t evictions_ = 0;
+};
+
+}  // namespace nestling
