@@ -98,8 +98,8 @@ Result<std::unique_ptr<File>> File::FromDescriptor(int fd, uint64_t offset, uint
   if (!S_ISREG(info.st_mode)) return IoError(name, " is not a regular file");
   const uint64_t file_bytes = static_cast<uint64_t>(info.st_size);
   if (offset > file_bytes || length > file_bytes - offset) {
-    return InvalidArgument(name, ": offset ", offset, " + length ", length, " exceeds ",
-                           file_bytes, " bytes");
+    return InvalidArgument(name, ": offset ", offset, " + length ", length, " exceeds ", file_bytes,
+                           " bytes");
   }
   file->start_ = offset;
   file->size_ = length != 0 ? length : file_bytes - offset;
@@ -172,8 +172,8 @@ Status AtomicFileWriter::Append(std::span<const std::byte> bytes) {
 Status AtomicFileWriter::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = pwrite(fd_, bytes.data() + done, bytes.size() - done,
-                             static_cast<off_t>(offset + done));
+    const ssize_t n =
+        pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus("cannot write", path_);
     done += static_cast<size_t>(n);
@@ -208,7 +208,8 @@ Status AtomicFileWriter::Commit() {
   if (fsync(fd_) != 0) return ErrnoStatus("cannot sync", path_);
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0) return ErrnoStatus("cannot close", path_);
-  if (rename(temporary_path_.c_str(), path_.c_str()) != 0) return ErrnoStatus("cannot rename to", path_);
+  if (rename(temporary_path_.c_str(), path_.c_str()) != 0)
+    return ErrnoStatus("cannot rename to", path_);
   temporary_path_.clear();
   return OkStatus();
 }

@@ -12,13 +12,13 @@ namespace nestling {
 // Equal to nestling_status in the public header (static_assert-ed in c_api).
 enum class StatusCode : int32_t {
   kOk = 0,
-  kInvalidArgument = 1,   // the caller passed something that no state makes valid
-  kNotFound = 2,          // a file, a tensor, a slice name
-  kIoError = 3,           // the operating system said no
-  kBadModel = 4,          // a file that is damaged, hostile or not what it says it is
-  kUnsupported = 5,       // well formed, but this version cannot run it
-  kOutOfMemory = 6,       // memory or the memory budget
-  kContextFull = 7,       // more tokens than the context has room for
+  kInvalidArgument = 1,  // the caller passed something that no state makes valid
+  kNotFound = 2,         // a file, a tensor, a slice name
+  kIoError = 3,          // the operating system said no
+  kBadModel = 4,         // a file that is damaged, hostile or not what it says it is
+  kUnsupported = 5,      // well formed, but this version cannot run it
+  kOutOfMemory = 6,      // memory or the memory budget
+  kContextFull = 7,      // more tokens than the context has room for
   kCancelled = 8,
   kFailedPrecondition = 9,  // a valid call in the wrong state
   kInternal = 10,

@@ -27,7 +27,8 @@ class ThreadPool {
   // `body` must not throw.
   template <typename Body>
   void ParallelFor(size_t count, const Body& body) const {
-    Run(count, [](void* context, size_t i) { (*static_cast<const Body*>(context))(i); },
+    Run(
+        count, [](void* context, size_t i) { (*static_cast<const Body*>(context))(i); },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 

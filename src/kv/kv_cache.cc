@@ -43,8 +43,8 @@ Result<std::unique_ptr<KvCache>> KvCache::Create(const TextConfig& config, uint3
     const bool sliding = config.layers[layer].type == LayerType::kSliding;
     const uint64_t ring = uint64_t{config.sliding_window} + chunk_tokens;
     LayerStore store;
-    store.slots = static_cast<uint32_t>(
-        sliding ? std::min<uint64_t>(ring, context_tokens) : uint64_t{context_tokens});
+    store.slots = static_cast<uint32_t>(sliding ? std::min<uint64_t>(ring, context_tokens)
+                                                : uint64_t{context_tokens});
     uint64_t rows = 0, bytes = 0;
     if (!CheckedMul(store.slots, config.num_kv_heads, &rows) ||
         !CheckedMul(rows, cache->row_bytes_, &bytes)) {
