@@ -95,18 +95,18 @@ Status Decoder::SetSlice(const SliceConfig& slice) {
   return OkStatus();
 }
 
-PleBatch& Decoder::PleRowsOf(std::span<const int32_t> tokens) {
-  size_t index = next_ple_;
+size_t Decoder::FindPleBatch(std::span<const int32_t> tokens) {
+  size_t index = replace_ple_;
   for (size_t i = 0; i < 2; ++i) {
     if (ple_[i]->Holds(tokens, plan_.ple_selection)) index = i;
   }
-  PleBatch& batch = *ple_[index];
-  if (!batch.Holds(tokens, plan_.ple_selection)) batch.Start(tokens, plan_.ple_selection);
-  next_ple_ = 1 - index;
-  return batch;
+  if (!ple_[index]->Holds(tokens, plan_.ple_selection)) {
+    ple_[index]->Start(tokens, plan_.ple_selection);
+  }
+  return index;
 }
 
-void Decoder::Prefetch(std::span<const int32_t> tokens) { PleRowsOf(tokens); }
+void Decoder::Prefetch(std::span<const int32_t> tokens) { replace_ple_ = 1 - FindPleBatch(tokens); }
 
 void Decoder::TrimPle() {
   for (const std::unique_ptr<PleBatch>& batch : ple_) batch->Trim();
@@ -121,7 +121,8 @@ PleCounters Decoder::ple_counters() const {
 Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
                     LogitsSink sink, const std::atomic<bool>& cancelled) {
   NESTLING_DCHECK(!tokens.empty() && tokens.size() <= chunk_tokens_);
-  Pass pass{scratch, tokens.size(), position, PleRowsOf(tokens)};
+  replace_ple_ = FindPleBatch(tokens);  // from here on, the other one may hold the next chunk
+  Pass pass{scratch, tokens.size(), position, *ple_[replace_ple_]};
   Embed(pass, tokens);
   RETURN_IF_ERROR(InitStreams(pass));
   ComputeRope(pass);

@@ -92,8 +92,8 @@ class Decoder {
     size_t first_ple = 0;  // the batch's row of this pass's first token
   };
 
-  // The batch that holds the tokens' PLE rows, or will.
-  PleBatch& PleRowsOf(std::span<const int32_t> tokens);
+  // The number of the batch that holds the tokens' PLE rows, or will.
+  size_t FindPleBatch(std::span<const int32_t> tokens);
   void Embed(Pass& pass, std::span<const int32_t> tokens);
   Status InitStreams(Pass& pass);
   void ComputeRope(Pass& pass);
@@ -120,7 +120,7 @@ class Decoder {
   uint32_t chunk_tokens_ = 0;
   Plan plan_;
   std::unique_ptr<PleBatch> ple_[2];         // this chunk's rows and the next one's
-  size_t next_ple_ = 0;                      // the batch that was asked for longer ago
+  size_t replace_ple_ = 0;                   // whose rows are needed no more
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
   std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
   AlignedBuffer<float> logits_;              // [rows of one LM head call, vocab]
