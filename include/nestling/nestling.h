@@ -121,6 +121,15 @@ typedef void (*nestling_warning_callback)(void* user, const char* message);
 typedef struct nestling_engine nestling_engine;   /* a loaded model; any thread */
 typedef struct nestling_session nestling_session; /* a conversation; one thread at a time */
 
+/* Where the rows of the PLE table come from, one for each token. */
+typedef int32_t nestling_ple_mode;
+enum {
+  NESTLING_PLE_STREAM = 0,   /* from storage through a bounded cache, asked for ahead of use */
+  NESTLING_PLE_RESIDENT = 1, /* the whole table is read into memory when the engine is created */
+  NESTLING_PLE_MMAP = 2      /* the mapped table, for comparison. Unlike with the others, a file that
+                                is truncated while it is in use ends the process (SIGBUS) */
+};
+
 typedef struct nestling_engine_options {
   size_t struct_size;
   /* Threads that compute, the caller's included. 0: one for each core that the process may use. At
@@ -146,6 +155,10 @@ typedef struct nestling_engine_options {
   /* Context of the one session that the budget reckons with; 0: the default of
    * nestling_session_options. */
   uint32_t budget_context_tokens;
+  nestling_ple_mode ple_mode;
+  /* Most bytes of the cache that sessions share, with NESTLING_PLE_STREAM. 0: 16 MB. Less than one
+   * row takes: no cache. */
+  uint64_t ple_cache_bytes;
 } nestling_engine_options;
 
 /**
@@ -247,6 +260,8 @@ typedef struct nestling_engine_memory {
   uint64_t packed_weight_bytes; /* weights in the kernels' layout */
   uint64_t scratch_bytes;       /* activations; kept for the next call */
   uint64_t loaded_parameters;   /* of the text decoder: a count, not bytes */
+  uint64_t ple_cache_bytes;     /* most that cached rows of the PLE table will take */
+  uint64_t ple_resident_bytes;  /* the whole table, with NESTLING_PLE_RESIDENT */
 } nestling_engine_memory;
 
 /* Thread safety: any; a snapshot while sessions run. */
@@ -340,6 +355,8 @@ typedef struct nestling_estimate_options {
   nestling_kv_type kv_type;
   int32_t with_vision; /* 1: with this tower's weights */
   int32_t with_audio;
+  nestling_ple_mode ple_mode; /* as in nestling_engine_options */
+  uint64_t ple_cache_bytes;
 } nestling_estimate_options;
 
 /* Bytes that an engine with one session takes at most, by group. Groups do not overlap. */
@@ -417,6 +434,9 @@ typedef struct nestling_session_counters {
   uint64_t ple_bytes_read;    /* from storage or the system's page cache */
   uint64_t draft_tokens;      /* drafted by nestling_generate_options.draft_slice, */
   uint64_t accepted_tokens;   /* and of those accepted */
+  uint64_t ple_hits;          /* rows found in the cache, */
+  uint64_t ple_misses;        /* and rows read: each once a step, however many tokens have it */
+  double ple_wait_seconds;    /* in which steps had to wait for rows */
 } nestling_session_counters;
 
 /* Allowed inside the session's callbacks. */

@@ -104,6 +104,8 @@ struct EngineOptions {
   uint64_t memory_budget_bytes = 0;
   double target_decode_rate = 0;
   uint32_t budget_context_tokens = 0;
+  nestling_ple_mode ple_mode = NESTLING_PLE_STREAM;
+  uint64_t ple_cache_bytes = 0;
 };
 
 // A loaded model; any thread. Sessions keep what they need of it.
@@ -186,6 +188,8 @@ class Engine {
     c_options.memory_budget_bytes = options.memory_budget_bytes;
     c_options.target_decode_rate = options.target_decode_rate;
     c_options.budget_context_tokens = options.budget_context_tokens;
+    c_options.ple_mode = options.ple_mode;
+    c_options.ple_cache_bytes = options.ple_cache_bytes;
     return c_options;
   }
   // An empty view may have no address.
@@ -204,6 +208,8 @@ struct EstimateOptions {
   nestling_kv_type kv_type = NESTLING_KV_AUTO;
   bool with_vision = false;
   bool with_audio = false;
+  nestling_ple_mode ple_mode = NESTLING_PLE_STREAM;
+  uint64_t ple_cache_bytes = 0;
 };
 
 inline nestling_memory_estimate EstimateMemory(const std::string& path,
@@ -215,6 +221,8 @@ inline nestling_memory_estimate EstimateMemory(const std::string& path,
   c_options.kv_type = options.kv_type;
   c_options.with_vision = options.with_vision ? 1 : 0;
   c_options.with_audio = options.with_audio ? 1 : 0;
+  c_options.ple_mode = options.ple_mode;
+  c_options.ple_cache_bytes = options.ple_cache_bytes;
   auto estimate = MakeStruct<nestling_memory_estimate>();
   Check(nestling_estimate_memory(path.c_str(), &c_options, &estimate));
   return estimate;

@@ -8,6 +8,20 @@ Status RequireNotNull(const void* argument, const char* name) {
   return OkStatus();
 }
 
+#define NESTLING_CHECK_PLE(c_mode, mode) \
+  static_assert(c_mode == static_cast<nestling_ple_mode>(PleMode::mode))
+NESTLING_CHECK_PLE(NESTLING_PLE_STREAM, kStream);
+NESTLING_CHECK_PLE(NESTLING_PLE_RESIDENT, kResident);
+NESTLING_CHECK_PLE(NESTLING_PLE_MMAP, kMmap);
+#undef NESTLING_CHECK_PLE
+
+Result<PleMode> ReadPleMode(nestling_ple_mode mode) {
+  if (mode < NESTLING_PLE_STREAM || mode > NESTLING_PLE_MMAP) {
+    return InvalidArgument("options.ple_mode: ", mode, ", want a NESTLING_PLE_ value");
+  }
+  return static_cast<PleMode>(mode);
+}
+
 Status CheckStructSize(size_t struct_size, size_t known_size, size_t alignment, const char* name) {
   if (struct_size < sizeof(size_t) || struct_size > kMaxStructSize ||
       struct_size % alignment != 0) {

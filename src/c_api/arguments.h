@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "nestling/nestling.h"
+#include "ple/ple_store.h"
 
 // Checks of what C callers pass. Every message begins with the argument's name.
 
@@ -23,6 +24,8 @@ inline constexpr size_t kMaxTextBytes = size_t{1} << 30;
 inline constexpr size_t kMaxTokenCount = size_t{1} << 30;
 
 Status RequireNotNull(const void* argument, const char* name);
+
+Result<PleMode> ReadPleMode(nestling_ple_mode mode);
 
 // Structs have pointer-sized alignment, so that no size that ever existed ends inside a field.
 Status CheckStructSize(size_t struct_size, size_t known_size, size_t alignment, const char* name);

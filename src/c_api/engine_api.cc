@@ -33,6 +33,8 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
   result.memory_budget_bytes = read.memory_budget_bytes;
   result.target_decode_rate = read.target_decode_rate;
   result.budget_context_tokens = read.budget_context_tokens;
+  ASSIGN_OR_RETURN(result.ple_mode, ReadPleMode(read.ple_mode));
+  result.ple_cache_bytes = read.ple_cache_bytes;
   return result;
 }
 
@@ -161,6 +163,8 @@ nestling_status nestling_engine_get_memory(const nestling_engine* engine,
     filled.packed_weight_bytes = memory.packed_weights;
     filled.scratch_bytes = memory.scratch;
     filled.loaded_parameters = memory.loaded_parameters;
+    filled.ple_cache_bytes = memory.ple_cache;
+    filled.ple_resident_bytes = memory.ple_resident;
     return nestling::WriteStruct(filled, "out_memory", out_memory);
   });
 }

@@ -192,6 +192,8 @@ nestling_status nestling_estimate_memory(const char* path, const nestling_estima
     query.chunk_tokens = read.chunk_tokens;
     query.vision = read.with_vision != 0;
     query.audio = read.with_audio != 0;
+    ASSIGN_OR_RETURN(query.ple_mode, nestling::ReadPleMode(read.ple_mode));
+    query.ple_cache_bytes = read.ple_cache_bytes;
     ASSIGN_OR_RETURN(const auto container, nestling::ContainerReader::Open(std::string(path)));
     ASSIGN_OR_RETURN(
         const nestling::SliceConfig slice,
@@ -276,6 +278,9 @@ nestling_status nestling_session_get_counters(const nestling_session* session,
     filled.accepted_tokens = counters.accepted_tokens;
     filled.ple_rows_read = counters.ple_rows_read;
     filled.ple_bytes_read = counters.ple_bytes_read;
+    filled.ple_hits = counters.ple_hits;
+    filled.ple_misses = counters.ple_misses;
+    filled.ple_wait_seconds = counters.ple_wait_seconds;
     return nestling::WriteStruct(filled, "out_counters", out_counters);
   });
 }

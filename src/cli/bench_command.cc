@@ -163,6 +163,11 @@ void RunRow(const BenchArguments& arguments, const Engine& engine, uint32_t cont
   row->kv_bytes = session.Info().kv_bytes;
   if (counters.ple_rows_read != 0) {
     row->ple_bytes_per_token = counters.ple_bytes_read / counters.ple_rows_read;
+    row->ple_wait_ms_per_token =
+        counters.ple_wait_seconds * 1e3 / static_cast<double>(counters.ple_rows_read);
+  }
+  if (const uint64_t lookups = counters.ple_hits + counters.ple_misses; lookups != 0) {
+    row->ple_hit_rate = static_cast<double>(counters.ple_hits) / static_cast<double>(lookups);
   }
   const nestling_process_memory memory = ProcessMemory();
   row->resident_bytes = memory.resident_bytes;
@@ -192,6 +197,7 @@ int RunBench(const BenchArguments& arguments) {
   report.quantisation = info.quantisation;
   report.cpu = CpuName();
   report.version = nestling_version_string();
+  report.ple = arguments.model.ple;
   report.threads = info.num_threads;
   report.chunk_tokens = info.chunk_tokens;
   for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row);

@@ -30,6 +30,7 @@ Json Conditions(const BenchReport& report) {
           {"draft", report.draft},
           {"loaded_parameters", report.loaded_parameters},
           {"kv_type", report.kv_type},
+          {"ple", report.ple},
           {"chunk_tokens", report.chunk_tokens},
           {"threads", report.threads},
           {"cpu", report.cpu},
@@ -61,6 +62,8 @@ Json RowToJson(const BenchRow& row) {
   json["accepted_tokens"] = row.accepted_tokens;
   json["kv_bytes"] = row.kv_bytes;
   json["ple_bytes_per_token"] = row.ple_bytes_per_token;
+  json["ple_hit_rate"] = row.ple_hit_rate;
+  json["ple_wait_ms_per_token"] = row.ple_wait_ms_per_token;
   json["resident_bytes"] = row.resident_bytes;
   json["anonymous_bytes"] = row.anonymous_bytes;
   json["file_backed_bytes"] = row.file_backed_bytes;

@@ -21,6 +21,8 @@ struct BenchRow {
   uint64_t accepted_tokens = 0;
   uint64_t kv_bytes = 0;
   uint64_t ple_bytes_per_token = 0;
+  double ple_hit_rate = 0;  // of rows that were looked up
+  double ple_wait_ms_per_token = 0;
   uint64_t resident_bytes = 0;  // of the process after the row
   uint64_t anonymous_bytes = 0;
   uint64_t file_backed_bytes = 0;
@@ -37,6 +39,7 @@ struct BenchReport {
   std::string slice_reason;
   std::string draft;  // slice that drafts; empty: none
   std::string kv_type;
+  std::string ple;
   std::string cpu;
   std::string version;
   uint32_t threads = 0;

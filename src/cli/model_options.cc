@@ -13,6 +13,14 @@ constexpr KvName kKvNames[] = {{"auto", NESTLING_KV_AUTO},
                                {"f16", NESTLING_KV_F16},
                                {"int8", NESTLING_KV_INT8}};
 
+struct PleName {
+  const char* name;
+  nestling_ple_mode mode;
+};
+constexpr PleName kPleNames[] = {{"stream", NESTLING_PLE_STREAM},
+                                 {"resident", NESTLING_PLE_RESIDENT},
+                                 {"mmap", NESTLING_PLE_MMAP}};
+
 }  // namespace
 
 void ModelOptions::AddTo(CLI::App& command) {
@@ -39,6 +47,18 @@ void ModelOptions::AddTo(CLI::App& command) {
                   "Tokens per second: chooses the best slice that is so fast by estimate")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
+  command
+      .add_option("--ple", ple,
+                  "Rows of the PLE table: stream them from storage, keep the whole table resident, "
+                  "or mmap it (for comparison)")
+      ->check(CLI::IsMember({"stream", "resident", "mmap"}))
+      ->type_name("MODE");
+  command
+      .add_option("--ple-cache", ple_cache,
+                  "Bytes of the cache of streamed rows (k, M, G: powers of 1024; default 16M; 1: "
+                  "none)")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("BYTES");
 }
 
 EngineOptions ModelOptions::ForEngine() const {
@@ -49,6 +69,10 @@ EngineOptions ModelOptions::ForEngine() const {
   options.memory_budget_bytes = memory_budget;
   options.target_decode_rate = decode_rate;
   options.budget_context_tokens = context;
+  for (const PleName& known : kPleNames) {
+    if (ple == known.name) options.ple_mode = known.mode;
+  }
+  options.ple_cache_bytes = ple_cache;
   return options;
 }
 

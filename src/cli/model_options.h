@@ -19,6 +19,8 @@ struct ModelOptions {
   std::string kv = "auto";
   uint64_t memory_budget = 0;
   double decode_rate = 0;
+  std::string ple = "stream";
+  uint64_t ple_cache = 0;
 
   // `this` must live until the command line is parsed.
   void AddTo(CLI::App& command);
