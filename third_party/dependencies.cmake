@@ -129,6 +129,7 @@ endfunction()
 nestling_header_only(json nlohmann/json.hpp nlohmann-json3-dev)
 nestling_header_only(cli11 CLI/CLI.hpp libcli11-dev)
 nestling_header_only(stb stb_image.h libstb-dev stb)
+nestling_header_only(kissfft kissfft/kissfft.hh libkissfft-dev)
 nestling_header_only(xxhash xxhash.h libxxhash-dev)
 target_compile_definitions(nestling_deps::xxhash INTERFACE XXH_INLINE_ALL)  # no symbols, no archive
 

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "modality/audio/audio_tower.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/rms_norm/rms_norm.h"
+#include "modality/audio/audio_stream.h"
+
+namespace nestling {
+namespace {
+
+// Steps that Encode takes at a time: activations of so many stay in the cache that the cores share.
+constexpr size_t kEncodeSteps = 256;
+
+}  // namespace
+
+Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& reader,
+                                                       const ThreadPool& pool) {
+  ASSIGN_OR_RETURN(AudioConfig config, ReadAudioConfig(reader));
+  std::unique_ptr<AudioTower> tower(new AudioTower(pool, std::move(config)));
+  RETURN_IF_ERROR(tower->Load(reader));
+  return tower;
+}
+
+AudioTower::~AudioTower() = default;
+
+Status AudioTower::Load(const ContainerReader& reader) {
+  ASSIGN_OR_RETURN(context_, GraphContext::Create(pool_));
+  ASSIGN_OR_RETURN(AudioWeights weights, AudioWeights::Create(reader));
+  weights_.emplace(std::move(weights));
+  ASSIGN_OR_RETURN(mel_, MelFrontEnd::Create(config_.mel));
+  for (size_t i = 0; i < 2; ++i) {
+    ASSIGN_OR_RETURN(subsample_[i], SubsampleBlock::Create(config_, i, reader, *weights_,
+                                                           *context_, pool_));
+  }
+  const AudioLinear input[] = {{audio_names::Subsample("input_proj_linear")}};
+  ASSIGN_OR_RETURN(input_projection_, weights_->Block(reader, *context_, input));
+  for (size_t layer = 0; layer < config_.num_layers; ++layer) {
+    ASSIGN_OR_RETURN(std::unique_ptr<ConformerBlock> block,
+                     ConformerBlock::Create(config_, layer, reader, &*weights_, *context_, pool_));
+    blocks_.push_back(std::move(block));
+  }
+  ASSIGN_OR_RETURN(soft_norm_, weights_->Floats(reader, audio_names::kSoftNorm));
+  ASSIGN_OR_RETURN(hard_norm_, weights_->Floats(reader, audio_names::kHardNorm));
+  ASSIGN_OR_RETURN(hard_embeddings_, weights_->Floats(reader, audio_names::kHardEmbedding));
+  const AudioLinear projection[] = {{audio_names::kProjection}};
+  ASSIGN_OR_RETURN(projection_, weights_->Block(reader, *context_, projection));
+  ASSIGN_OR_RETURN(padding_embedding_, HardEmbedding(config_.hard_embeddings - 1));
+  return OkStatus();
+}
+
+uint64_t AudioTower::weight_bytes() const {
+  return context_->packed_weights().bytes() + weights_->tiled_bytes() +
+         hard_embeddings_.size_bytes();
+}
+
+Status AudioTower::CheckLength(size_t num_samples) const {
+  if (num_samples < min_samples()) {
+    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
+                           " Hz, want at least ", min_samples());
+  }
+  if (num_samples > max_samples()) {
+    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
+                           " Hz, want at most ", max_samples(), " in a clip");
+  }
+  return OkStatus();
+}
+
+Result<SoftTokens> AudioTower::Encode(std::span<const float> pcm,
+                                      const AudioObserver& observer) const {
+  RETURN_IF_ERROR(CheckLength(pcm.size()));
+  const size_t steps = config_.NumSteps(config_.NumFrames(pcm.size()));
+  ASSIGN_OR_RETURN(std::unique_ptr<AudioStream> stream,
+                   AudioStream::Create(*this, std::min(steps, kEncodeSteps), observer));
+  RETURN_IF_ERROR(stream->Push(pcm));
+  return stream->Finish();
+}
+
+Result<std::vector<SoundPiece>> AudioTower::Split(size_t num_samples) const {
+  if (num_samples < min_samples()) return CheckLength(num_samples);
+  const size_t longest = max_samples();
+  const size_t shortest = std::min(kAudioSampleRate, longest / 2);
+  std::vector<SoundPiece> pieces;
+  for (size_t begin = 0; begin < num_samples;) {
+    const size_t left = num_samples - begin;
+    size_t taken = std::min(left, longest);
+    if (left > taken && left - taken < shortest) taken = left - shortest;
+    pieces.push_back({begin, begin + taken});
+    begin += taken;
+  }
+  return pieces;
+}
+
+Result<std::vector<float>> AudioTower::HardEmbedding(size_t row) const {
+  if (row >= config_.hard_embeddings) {
+    return InvalidArgument("row ", row, " of the audio tower's ", config_.hard_embeddings, " ids");
+  }
+  const size_t size = config_.size;
+  const size_t workspace = LinearWorkspaceBytes(1, size, /*num_inputs=*/1);
+  ASSIGN_OR_RETURN(AlignedBuffer<float> normed, AlignedBuffer<float>::Create(size));
+  ASSIGN_OR_RETURN(AlignedBuffer<float> token, AlignedBuffer<float>::Create(config_.hidden_size));
+  ASSIGN_OR_RETURN(AlignedBuffer<std::byte> bytes, AlignedBuffer<std::byte>::Create(workspace));
+  RETURN_IF_ERROR(Embed(hard_norm_, 1, hard_embeddings_.data() + row * size, normed.data(),
+                        token.data(), {bytes.data(), workspace}));
+  return std::vector<float>(token.data(), token.data() + token.size());
+}
+
+Status AudioTower::Embed(const AlignedBuffer<float>& norm, size_t count, const float* encodings,
+                         float* normed, float* tokens, const LinearWorkspace& workspace) const {
+  const size_t size = config_.size, hidden = config_.hidden_size;
+  for (size_t i = 0; i < count; ++i) {
+    kernels::RmsNorm(encodings + i * size, norm.data(), normed + i * size, size,
+                     config_.norm_eps);
+  }
+  const float* const input = normed;
+  RETURN_IF_ERROR(
+      projection_->Run(count, std::span(&input, 1), std::span(&tokens, 1), workspace));
+  for (size_t i = 0; i < count; ++i) {
+    float* const token = tokens + i * hidden;
+    kernels::RmsNorm(token, /*w=*/nullptr, token, hidden, config_.norm_eps);
+  }
+  return OkStatus();
+}
+
+}  // namespace nestling

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "container/reader.h"
+#include "graph/graph_context.h"
+#include "modality/audio/audio_config.h"
+#include "modality/audio/audio_weights.h"
+#include "modality/audio/conformer_block.h"
+#include "modality/audio/mel.h"
+#include "modality/audio/subsample.h"
+
+namespace nestling {
+
+// The soft tokens of a clip, ready for the decoder.
+struct SoftTokens {
+  std::vector<float> values;  // [count, hidden_size]
+  size_t count = 0;
+};
+
+// Samples [begin, end) of a sound.
+struct SoundPiece {
+  size_t begin = 0;
+  size_t end = 0;
+};
+
+// Sees what a stage made, a few rows [num_rows, width] at a time, in order: "mel", "conv_0",
+// "conv_1" (rows of [frequency, channel]), "subsample", "conformer<N>.ffw_start", ".attention",
+// ".lconv", ".ffw_end", "conformer<N>", "encodings", "soft_tokens". For tests; may be empty.
+using AudioObserver = std::function<void(std::string_view stage, const float* rows,
+                                         size_t num_rows, size_t width)>;
+
+// The audio tower with its embedder: mono PCM at 16 kHz to soft tokens. Immutable and thread-safe:
+// several clips may be encoded at a time. All memory is given back when it is destroyed.
+class AudioTower {
+ public:
+  // Maps the AUDIO section and packs what does not lie in tiles, as f32 (weights stored as f32, f16
+  // or bf16) or int8. `reader` is not kept, but its file stays mapped; `pool` is borrowed and must
+  // outlive the tower. kNotFound: no such tower; kBadModel names the tensor or field that is
+  // missing or wrong; kUnsupported; kOutOfMemory.
+  static Result<std::unique_ptr<AudioTower>> Create(const ContainerReader& reader,
+                                                    const ThreadPool& pool);
+  ~AudioTower();
+  AudioTower(const AudioTower&) = delete;
+  AudioTower& operator=(const AudioTower&) = delete;
+
+  const AudioConfig& config() const { return config_; }
+  // Positions that a prompt holds for a clip, of which Encode fills the first ones: 188.
+  size_t num_positions() const { return config_.num_positions; }
+  size_t hidden_size() const { return config_.hidden_size; }
+  // Shortest and longest clip, in samples: 513 and 480,000 (30 s).
+  size_t min_samples() const { return config_.min_samples(); }
+  size_t max_samples() const { return config_.max_samples(); }
+
+  // kInvalidArgument unless the sound is a clip: fewer than min_samples() hold no frame, more than
+  // max_samples() are several clips.
+  Status CheckLength(size_t num_samples) const;
+
+  // pcm: mono, 16 kHz, full scale -1 .. 1. kInvalidArgument: length (CheckLength), a sample that is
+  // not a finite number, or one beyond 1e9. One soft token for each 160 ms.
+  Result<SoftTokens> Encode(std::span<const float> pcm, const AudioObserver& observer = {}) const;
+
+  // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in the
+  // last one. A rest below one second takes its missing part from the piece before it, so that no
+  // piece is too short; nothing overlaps and nothing is left out. A shorter sound: kInvalidArgument.
+  Result<std::vector<SoundPiece>> Split(size_t num_samples) const;
+
+  // The vector of row `row` of the tower's own ids (id - vocab_offset) -> [hidden_size].
+  // kInvalidArgument: no such row.
+  Result<std::vector<float>> HardEmbedding(size_t row) const;
+  // What fills the positions after a clip's soft tokens: that of the last id. [hidden_size]
+  std::span<const float> padding_embedding() const { return padding_embedding_; }
+
+  // Bytes of weights, resident while the tower exists (int8 weights in tiles: once used).
+  uint64_t weight_bytes() const;
+
+ private:
+  friend class AudioStream;
+
+  AudioTower(const ThreadPool& pool, AudioConfig config)
+      : pool_(pool), config_(std::move(config)) {}
+  Status Load(const ContainerReader& reader);
+  // norm, projection, norm: encodings [count, size] -> [count, hidden_size]. `normed` is working
+  // memory like encodings; both and `tokens` have slack after their end.
+  Status Embed(const AlignedBuffer<float>& norm, size_t count, const float* encodings,
+               float* normed, float* tokens, const LinearWorkspace& workspace) const;
+
+  const ThreadPool& pool_;
+  const AudioConfig config_;
+  std::unique_ptr<GraphContext> context_;  // outlives the blocks
+  std::optional<AudioWeights> weights_;    // likewise
+  std::unique_ptr<MelFrontEnd> mel_;
+  std::unique_ptr<SubsampleBlock> subsample_[2];
+  std::unique_ptr<LinearBlock> input_projection_;
+  std::vector<std::unique_ptr<ConformerBlock>> blocks_;
+  AlignedBuffer<float> soft_norm_, hard_norm_;  // [size]
+  AlignedBuffer<float> hard_embeddings_;        // [hard_embeddings, size]
+  std::unique_ptr<LinearBlock> projection_;
+  std::vector<float> padding_embedding_;
+};
+
+}  // namespace nestling

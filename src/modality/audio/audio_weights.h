@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "container/reader.h"
+#include "graph/graph_context.h"
+#include "graph/linear_block.h"
+
+namespace nestling {
+
+// One operator of a block: a matrix [out, in] of the AUDIO section and the input that it reads.
+struct AudioLinear {
+  std::string name;
+  size_t input = 0;
+};
+
+// The mapped AUDIO section, after ReadAudioConfig has checked its tensors. Lives as long as the
+// tower: int8 weights that lie in tiles are read in place. The pages of everything else are let go
+// once it has been copied.
+class AudioWeights {
+ public:
+  // `reader` is borrowed for the calls that make blocks and copies.
+  static Result<AudioWeights> Create(const ContainerReader& reader);
+
+  // A tensor where it lies; a vector is one row.
+  Result<Matrix> View(const ContainerReader& reader, const std::string& name) const;
+  // Lets go of its resident pages; they are read again if touched.
+  void ReleasePages(const Matrix& matrix) const;
+
+  // All elements of a small tensor as f32, in rows of [shape[0], rest].
+  Result<AlignedBuffer<float>> Floats(const ContainerReader& reader,
+                                      const std::string& name) const;
+
+  // A block of fully connected operators. f16 and bf16 are widened on the way to the packed copy.
+  Result<std::unique_ptr<LinearBlock>> Block(const ContainerReader& reader, GraphContext& context,
+                                             std::span<const AudioLinear> operators);
+
+  // Bytes of weights that blocks read in place.
+  uint64_t tiled_bytes() const { return tiled_bytes_; }
+
+ private:
+  explicit AudioWeights(MappedRegion region) : region_(std::move(region)) {}
+
+  MappedRegion region_;
+  uint64_t tiled_bytes_ = 0;
+};
+
+// A block with one operator, of f32 weights [out, in] that the caller made.
+Result<std::unique_ptr<LinearBlock>> FloatBlock(GraphContext& context, const float* weights,
+                                                size_t out, size_t in);
+
+}  // namespace nestling
