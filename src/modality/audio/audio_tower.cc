@@ -16,18 +16,19 @@ constexpr size_t kEncodeSteps = 256;
 }  // namespace
 
 Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& reader,
-                                                       const ThreadPool& pool) {
+                                                       const ThreadPool& pool,
+                                                       const AudioOptions& options) {
   ASSIGN_OR_RETURN(AudioConfig config, ReadAudioConfig(reader));
   std::unique_ptr<AudioTower> tower(new AudioTower(pool, std::move(config)));
-  RETURN_IF_ERROR(tower->Load(reader));
+  RETURN_IF_ERROR(tower->Load(reader, options.compute));
   return tower;
 }
 
 AudioTower::~AudioTower() = default;
 
-Status AudioTower::Load(const ContainerReader& reader) {
+Status AudioTower::Load(const ContainerReader& reader, AudioCompute compute) {
   ASSIGN_OR_RETURN(context_, GraphContext::Create(pool_));
-  ASSIGN_OR_RETURN(AudioWeights weights, AudioWeights::Create(reader));
+  ASSIGN_OR_RETURN(AudioWeights weights, AudioWeights::Create(reader, compute));
   weights_.emplace(std::move(weights));
   ASSIGN_OR_RETURN(mel_, MelFrontEnd::Create(config_.mel));
   for (size_t i = 0; i < 2; ++i) {

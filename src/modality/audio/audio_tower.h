@@ -23,6 +23,10 @@
 
 namespace nestling {
 
+struct AudioOptions {
+  AudioCompute compute = AudioCompute::kAuto;
+};
+
 // The soft tokens of a clip, ready for the decoder.
 struct SoftTokens {
   std::vector<float> values;  // [count, hidden_size]
@@ -45,12 +49,12 @@ using AudioObserver = std::function<void(std::string_view stage, const float* ro
 // several clips may be encoded at a time. All memory is given back when it is destroyed.
 class AudioTower {
  public:
-  // Maps the AUDIO section and packs what does not lie in tiles, as f32 (weights stored as f32, f16
-  // or bf16) or int8. `reader` is not kept, but its file stays mapped; `pool` is borrowed and must
+  // Maps the AUDIO section and packs what does not lie in tiles. `reader` is not kept, but its file stays mapped; `pool` is borrowed and must
   // outlive the tower. kNotFound: no such tower; kBadModel names the tensor or field that is
   // missing or wrong; kUnsupported; kOutOfMemory.
   static Result<std::unique_ptr<AudioTower>> Create(const ContainerReader& reader,
-                                                    const ThreadPool& pool);
+                                                    const ThreadPool& pool,
+                                                    const AudioOptions& options = {});
   ~AudioTower();
   AudioTower(const AudioTower&) = delete;
   AudioTower& operator=(const AudioTower&) = delete;
@@ -90,7 +94,7 @@ class AudioTower {
 
   AudioTower(const ThreadPool& pool, AudioConfig config)
       : pool_(pool), config_(std::move(config)) {}
-  Status Load(const ContainerReader& reader);
+  Status Load(const ContainerReader& reader, AudioCompute compute);
   // norm, projection, norm: encodings [count, size] -> [count, hidden_size]. `normed` is working
   // memory like encodings; both and `tokens` have slack after their end.
   Status Embed(const AlignedBuffer<float>& norm, size_t count, const float* encodings,

@@ -1,17 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "modality/audio/audio_weights.h"
 
-#include <vector>
+#include <algorithm>
+#include <cstring>
 
-#include "base/lazy_memory.h"
+#include "base/math.h"
 #include "kernels/convert/convert.h"
 #include "model/weights.h"
 
 namespace nestling {
+namespace {
 
-Result<AudioWeights> AudioWeights::Create(const ContainerReader& reader) {
+// Kernels may read a little past the end of what they are given.
+constexpr size_t kSlackBytes = AlignedBuffer<float>::kSlackBytes;
+
+// [out, in] f32 of any matrix; `matrix` becomes its view.
+Result<LazyMemory> Widen(Matrix* matrix) {
+  const size_t count = matrix->out * matrix->in;
+  ASSIGN_OR_RETURN(LazyMemory memory, LazyMemory::Create(count * sizeof(float) + kSlackBytes));
+  auto* const floats = reinterpret_cast<float*>(memory.data());
+  const auto* const halves = reinterpret_cast<const uint16_t*>(matrix->data);
+  if (matrix->dtype == DType::kF16) {
+    kernels::WidenHalf(halves, floats, count);
+  } else if (matrix->dtype == DType::kBF16) {
+    kernels::WidenBf16(halves, floats, count);
+  } else {
+    for (size_t row = 0; row < matrix->out; ++row) {
+      DequantizeRow(*matrix, row, floats + row * matrix->in);
+    }
+  }
+  Matrix wide;
+  wide.out = matrix->out;
+  wide.in = matrix->in;
+  wide.data = memory.data();
+  wide.data_bytes = count * sizeof(float);
+  *matrix = wide;
+  return memory;
+}
+
+// Rows of f32 as int8 with a scale per row, in tiles where they fit (container/FORMAT.md);
+// `matrix` becomes their view.
+Result<LazyMemory> Quantise(Matrix* matrix) {
+  const size_t out = matrix->out, in = matrix->in, count = out * in;
+  const bool tiles = out % kTileOutputs == 0 && in % kBlockSize == 0;
+  const size_t codes_bytes = RoundUp(count + kSlackBytes, AlignedBuffer<float>::kAlignment);
+  ASSIGN_OR_RETURN(LazyMemory memory,
+                   LazyMemory::Create(codes_bytes + out * sizeof(float) + kSlackBytes));
+  ASSIGN_OR_RETURN(AlignedBuffer<int8_t> row_codes, AlignedBuffer<int8_t>::Create(in));
+  auto* const codes = reinterpret_cast<int8_t*>(memory.data());
+  auto* const scales = reinterpret_cast<float*>(memory.data() + codes_bytes);
+  const auto* const floats = reinterpret_cast<const float*>(matrix->data);
+  for (size_t row = 0; row < out; ++row) {
+    kernels::QuantizeInt8(floats + row * in, row_codes.data(), &scales[row], in);
+    if (!tiles) {
+      std::memcpy(codes + row * in, row_codes.data(), in);
+      scales[row] = std::max(scales[row], 1e-30f);  // XNNPACK wants more than 0; codes are zeros
+      continue;
+    }
+    // Of a tile, four inputs of each output follow one another.
+    int8_t* const tile = codes + row / kTileOutputs * kTileOutputs * in;
+    const size_t lane = row % kTileOutputs * 4;
+    for (size_t i = 0; i < in; i += 4) {
+      std::memcpy(tile + i * kTileOutputs + lane, row_codes.data() + i, 4);
+    }
+  }
+  Matrix quantised;
+  quantised.dtype = DType::kQ8C;
+  quantised.layout = tiles ? Layout::kTiled : Layout::kRowMajor;
+  quantised.out = out;
+  quantised.in = in;
+  quantised.data = memory.data();
+  quantised.data_bytes = count;
+  quantised.scales = memory.data() + codes_bytes;
+  quantised.scales_bytes = out * sizeof(float);
+  *matrix = quantised;
+  return memory;
+}
+
+}  // namespace
+
+Result<AudioWeights> AudioWeights::Create(const ContainerReader& reader, AudioCompute compute) {
   ASSIGN_OR_RETURN(MappedRegion region, reader.MapSection(SectionKind::kAudio));
-  return AudioWeights(std::move(region));
+  return AudioWeights(std::move(region), compute);
 }
 
 Result<Matrix> AudioWeights::View(const ContainerReader& reader, const std::string& name) const {
@@ -49,38 +119,29 @@ Result<std::unique_ptr<LinearBlock>> AudioWeights::Block(const ContainerReader& 
                                                          GraphContext& context,
                                                          std::span<const AudioLinear> operators) {
   std::vector<LinearOp> ops;
-  std::vector<Matrix> stored;
+  std::vector<Matrix> copied;  // as they are stored
   // Not of the heap: what is freed there, in between what stays, does not go back to the system.
-  std::vector<LazyMemory> widened;
+  std::vector<LazyMemory> temporary;
   for (const AudioLinear& linear : operators) {
     ASSIGN_OR_RETURN(Matrix matrix, View(reader, linear.name));
-    stored.push_back(matrix);
+    const Matrix stored = matrix;
     const bool half = matrix.dtype == DType::kF16 || matrix.dtype == DType::kBF16;
-    if (half) {
-      const size_t count = matrix.out * matrix.in;
-      ASSIGN_OR_RETURN(LazyMemory memory, LazyMemory::Create(count * sizeof(float)));
-      auto* const floats = reinterpret_cast<float*>(memory.data());
-      const auto* const halves = reinterpret_cast<const uint16_t*>(matrix.data);
-      if (matrix.dtype == DType::kF16) {
-        kernels::WidenHalf(halves, floats, count);
-      } else {
-        kernels::WidenBf16(halves, floats, count);
-      }
-      matrix.dtype = DType::kF32;
-      matrix.data = memory.data();
-      matrix.data_bytes = count * sizeof(float);
-      widened.push_back(std::move(memory));
+    const bool quantise = compute_ == AudioCompute::kInt8 && matrix.dtype != DType::kQ8C;
+    const bool to_float = compute_ == AudioCompute::kF32 || quantise;
+    if (half || (to_float && matrix.dtype != DType::kF32)) {
+      ASSIGN_OR_RETURN(LazyMemory memory, Widen(&matrix));
+      temporary.push_back(std::move(memory));
     }
+    if (quantise) {
+      ASSIGN_OR_RETURN(LazyMemory memory, Quantise(&matrix));
+      (matrix.layout == Layout::kTiled ? tiles_ : temporary).push_back(std::move(memory));
+    }
+    if (matrix.layout == Layout::kTiled) tiled_bytes_ += matrix.data_bytes + matrix.scales_bytes;
+    if (matrix.data != stored.data || matrix.layout != Layout::kTiled) copied.push_back(stored);
     ops.push_back({LinearWeight::All(matrix), linear.input});
   }
   ASSIGN_OR_RETURN(std::unique_ptr<LinearBlock> block, LinearBlock::Create(context, ops));
-  for (const Matrix& matrix : stored) {
-    if (matrix.layout == Layout::kTiled) {
-      tiled_bytes_ += matrix.data_bytes + matrix.scales_bytes;
-    } else {
-      ReleasePages(matrix);
-    }
-  }
+  for (const Matrix& matrix : copied) ReleasePages(matrix);
   return block;
 }
 

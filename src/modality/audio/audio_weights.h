@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +11,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/file.h"
+#include "base/lazy_memory.h"
 #include "base/status.h"
 #include "container/reader.h"
 #include "graph/graph_context.h"
@@ -19,19 +19,26 @@
 
 namespace nestling {
 
+// What the fully connected operators of the tower compute with.
+enum class AudioCompute {
+  kAuto,  // int8 where the container holds int8 weights, f32 elsewhere
+  kF32,   // whatever the container holds; int8 weights are dequantised
+  kInt8,  // likewise; other weights are quantised per output channel
+};
+
 // One operator of a block: a matrix [out, in] of the AUDIO section and the input that it reads.
 struct AudioLinear {
   std::string name;
   size_t input = 0;
 };
 
-// The mapped AUDIO section, after ReadAudioConfig has checked its tensors. Lives as long as the
-// tower: int8 weights that lie in tiles are read in place. The pages of everything else are let go
-// once it has been copied.
+// The mapped AUDIO section, after ReadAudioConfig has checked its tensors, and int8 weights that were
+// quantised here. Lives as long as the tower: int8 weights that lie in tiles are read in place. The
+// pages of everything else are let go once it has been copied.
 class AudioWeights {
  public:
   // `reader` is borrowed for the calls that make blocks and copies.
-  static Result<AudioWeights> Create(const ContainerReader& reader);
+  static Result<AudioWeights> Create(const ContainerReader& reader, AudioCompute compute);
 
   // A tensor where it lies; a vector is one row.
   Result<Matrix> View(const ContainerReader& reader, const std::string& name) const;
@@ -42,17 +49,20 @@ class AudioWeights {
   Result<AlignedBuffer<float>> Floats(const ContainerReader& reader,
                                       const std::string& name) const;
 
-  // A block of fully connected operators. f16 and bf16 are widened on the way to the packed copy.
+  // A block of fully connected operators.
   Result<std::unique_ptr<LinearBlock>> Block(const ContainerReader& reader, GraphContext& context,
                                              std::span<const AudioLinear> operators);
 
-  // Bytes of weights that blocks read in place.
+  // Bytes of weights that blocks read in place, here or in the mapping.
   uint64_t tiled_bytes() const { return tiled_bytes_; }
 
  private:
-  explicit AudioWeights(MappedRegion region) : region_(std::move(region)) {}
+  AudioWeights(MappedRegion region, AudioCompute compute)
+      : region_(std::move(region)), compute_(compute) {}
 
   MappedRegion region_;
+  AudioCompute compute_;
+  std::vector<LazyMemory> tiles_;  // quantised here
   uint64_t tiled_bytes_ = 0;
 };
 
