@@ -133,6 +133,16 @@ nestling_header_only(kissfft kissfft/kissfft.hh libkissfft-dev)
 nestling_header_only(xxhash xxhash.h libxxhash-dev)
 target_compile_definitions(nestling_deps::xxhash INTERFACE XXH_INLINE_ALL)  # no symbols, no archive
 
+# ---- The command line tool's sound files: shared libraries of the system, not in libnestling ----
+
+if(NESTLING_BUILD_CLI)
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(sndfile REQUIRED IMPORTED_TARGET sndfile>=1.1)  # 1.1: MP3
+  pkg_check_modules(soxr REQUIRED IMPORTED_TARGET soxr)
+  nestling_imported(sndfile USES PkgConfig::sndfile)
+  nestling_imported(soxr USES PkgConfig::soxr)
+endif()
+
 # ---- Tests and benchmarks ----
 
 if(NESTLING_BUILD_TESTS)
