@@ -68,8 +68,7 @@ void Encode(benchmark::State& state, const Setup& setup, AudioCompute compute, b
   double first = 0.0, best = 1e30, finish = 0.0;
   for (auto _ : state) {
     const auto begin = std::chrono::steady_clock::now();
-    const auto tokens =
-        streamed ? Stream(**tower, pcm, &finish) : (*tower)->Encode(pcm);
+    const auto tokens = streamed ? Stream(**tower, pcm, &finish) : (*tower)->Encode(pcm);
     const double seconds = SecondsSince(begin);
     if (!tokens.ok()) {
       state.SkipWithError(tokens.status().message().c_str());
@@ -97,11 +96,10 @@ Status Run(const char* path, size_t num_threads) {
                                                            {"int8", AudioCompute::kInt8}};
   for (const auto& [name, compute] : computes) {
     for (const bool streamed : {false, true}) {
-      benchmark::RegisterBenchmark(
-          StrCat(streamed ? "stream/" : "encode/", name).c_str(),
-          [compute = compute, streamed](benchmark::State& state) {
-            Encode(state, setup, compute, streamed);
-          })
+      benchmark::RegisterBenchmark(StrCat(streamed ? "stream/" : "encode/", name).c_str(),
+                                   [compute = compute, streamed](benchmark::State& state) {
+                                     Encode(state, setup, compute, streamed);
+                                   })
           ->Unit(benchmark::kMillisecond)
           ->Iterations(3)
           ->UseRealTime();

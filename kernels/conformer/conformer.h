@@ -17,8 +17,8 @@ void Silu(float* x, size_t n);
 // x, else no overlap.
 void Glu(const float* x, float* y, size_t n);
 
-// y[i] = sum over t of taps[t * n + i] * x[t * stride + i]: one step of a depthwise convolution over
-// time. x [num_taps, n], rows `stride` floats apart, oldest first. y overlaps nothing.
+// y[i] = sum over t of taps[t * n + i] * x[t * stride + i]: one step of a depthwise convolution
+// over time. x [num_taps, n], rows `stride` floats apart, oldest first. y overlaps nothing.
 void DepthwiseStep(const float* x, size_t stride, const float* taps, size_t num_taps, float* y,
                    size_t n);
 

@@ -4,7 +4,7 @@
 
 namespace nestling::kernels {
 
-const ConformerKernel kConformerAvx2 = {
-    "avx2", kIsaAvx2, &SiluSimd, &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
+const ConformerKernel kConformerAvx2 = {"avx2",   kIsaAvx2,           &SiluSimd,
+                                        &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
 
 }  // namespace nestling::kernels

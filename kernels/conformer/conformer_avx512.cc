@@ -4,7 +4,7 @@
 
 namespace nestling::kernels {
 
-const ConformerKernel kConformerAvx512 = {
-    "avx512", kIsaAvx512, &SiluSimd, &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
+const ConformerKernel kConformerAvx512 = {"avx512", kIsaAvx512,         &SiluSimd,
+                                          &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
 
 }  // namespace nestling::kernels

@@ -4,7 +4,7 @@
 
 namespace nestling::kernels {
 
-const ConformerKernel kConformerNeon = {
-    "neon", kIsaNeon, &SiluSimd, &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
+const ConformerKernel kConformerNeon = {"neon",   kIsaNeon,           &SiluSimd,
+                                        &GluSimd, &DepthwiseStepSimd, &LocalAttentionSimd};
 
 }  // namespace nestling::kernels

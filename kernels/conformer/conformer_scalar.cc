@@ -52,8 +52,7 @@ void LocalAttentionScalar(const LocalAttentionArgs& args) {
 
 }  // namespace
 
-const ConformerKernel kConformerScalar = {"scalar",    kIsaNone,
-                                          &SiluScalar, &GluScalar,
-                                          &DepthwiseStepScalar, &LocalAttentionScalar};
+const ConformerKernel kConformerScalar = {
+    "scalar", kIsaNone, &SiluScalar, &GluScalar, &DepthwiseStepScalar, &LocalAttentionScalar};
 
 }  // namespace nestling::kernels

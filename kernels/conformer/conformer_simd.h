@@ -24,8 +24,8 @@ void GluSimd(const float* x, float* y, size_t n) {
   });
 }
 
-void DepthwiseStepSimd(const float* x, size_t stride, const float* taps, size_t num_taps,
-                       float* y, size_t n) {
+void DepthwiseStepSimd(const float* x, size_t stride, const float* taps, size_t num_taps, float* y,
+                       size_t n) {
   ForVectors(n, [=](size_t i, auto lanes) {
     F32 sum = Set(0.0f);
     for (size_t t = 0; t < num_taps; ++t) {
@@ -45,7 +45,8 @@ void LocalAttentionSimd(const LocalAttentionArgs& args) {
       return MulAdd(Load(q + i, lanes), Load(k + i, lanes) + Load(p + i, lanes), sum);
     });
   }
-  // No score exceeds the cap, and exp() of scores that differ by more than 87 is 0 in every variant.
+  // No score exceeds the cap, and exp() of scores that differ by more than 87 is 0 in every
+  // variant.
   const F32 cap = Set(args.cap), inverse_cap = Set(1.0f / args.cap);
   float* const w = weights;
   ForVectors(args.num_keys, [=](size_t i, auto lanes) {
@@ -54,9 +55,8 @@ void LocalAttentionSimd(const LocalAttentionArgs& args) {
   float highest = weights[0];
   for (size_t d = 1; d < args.num_keys; ++d) highest = weights[d] > highest ? weights[d] : highest;
   const F32 offset = Set(highest);
-  ForVectors(args.num_keys, [=](size_t i, auto lanes) {
-    Store(w + i, Exp(Load(w + i, lanes) - offset), lanes);
-  });
+  ForVectors(args.num_keys,
+             [=](size_t i, auto lanes) { Store(w + i, Exp(Load(w + i, lanes) - offset), lanes); });
   float total = 0.0f;
   for (size_t d = 0; d < args.num_keys; ++d) total += weights[d];
   const F32 scale = Set(1.0f / total);

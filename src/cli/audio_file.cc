@@ -37,8 +37,9 @@ std::string TooLong(const std::string& path) {
   return Quoted(path) + ": longer than " + std::to_string(kMaxSoundSeconds) + " seconds";
 }
 
-// libsndfile shortens a WAV file that is cut off to what is there, and says nothing: its RIFF header
-// tells how long it should be. Programs that write to a pipe leave 0 or 2^32 - 1 and the like there.
+// libsndfile shortens a WAV file that is cut off to what is there, and says nothing: its RIFF
+// header tells how long it should be. Programs that write to a pipe leave 0 or 2^32 - 1 and the
+// like there.
 bool IsCutOffWave(const std::string& path) {
   const std::unique_ptr<std::FILE, StdioCloser> file(std::fopen(path.c_str(), "rb"));
   uint8_t header[12];
@@ -51,7 +52,8 @@ bool IsCutOffWave(const std::string& path) {
   constexpr uint32_t kUnknown = 0x7ffff000;
   if (std::fseek(file.get(), 0, SEEK_END) != 0) return false;
   const long end = std::ftell(file.get());
-  return end >= 0 && size != 0 && size < kUnknown && uint64_t{size} + 8 > static_cast<uint64_t>(end);
+  return end >= 0 && size != 0 && size < kUnknown &&
+         uint64_t{size} + 8 > static_cast<uint64_t>(end);
 }
 
 bool IsWanted(int format) {

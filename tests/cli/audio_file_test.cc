@@ -18,9 +18,9 @@
 namespace nestling::cli {
 namespace {
 
-using ::testing::HasSubstr;
 using nestling::testing::TemporaryFolder;
 using nestling::testing::WriteTextFile;
+using ::testing::HasSubstr;
 
 constexpr double kTone = 440.0;
 
@@ -80,17 +80,16 @@ TEST_F(AudioFileTest, EveryFormatRateAndChannelCountBecomesMonoAt16Kilohertz) {
     int format, rate, channels;
     double tolerance;  // of the amplitude
     size_t padding;    // samples that an encoder may add
-  } cases[] = {
-      {"wav 16 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16000, 1, 1e-3, 0},
-      {"wav 8 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_U8, 8000, 1, 5e-3, 2},
-      {"wav 24 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_24, 44100, 2, 1e-3, 2},
-      {"wav float", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 48000, 3, 1e-3, 2},
-      {"wav low rate", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 1000, 1, 1e-2, 32},
-      {"wav high rate", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 384000, 1, 1e-3, 2},
-      {"flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 22050, 2, 1e-3, 2},
-      {"ogg vorbis", SF_FORMAT_OGG | SF_FORMAT_VORBIS, 44100, 2, 2e-2, 2},
-      {"ogg opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, 48000, 1, 2e-2, 2},
-      {"mp3", SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, 44100, 2, 2e-2, 2500}};
+  } cases[] = {{"wav 16 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 16000, 1, 1e-3, 0},
+               {"wav 8 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_U8, 8000, 1, 5e-3, 2},
+               {"wav 24 bit", SF_FORMAT_WAV | SF_FORMAT_PCM_24, 44100, 2, 1e-3, 2},
+               {"wav float", SF_FORMAT_WAV | SF_FORMAT_FLOAT, 48000, 3, 1e-3, 2},
+               {"wav low rate", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 1000, 1, 1e-2, 32},
+               {"wav high rate", SF_FORMAT_WAV | SF_FORMAT_PCM_16, 384000, 1, 1e-3, 2},
+               {"flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_16, 22050, 2, 1e-3, 2},
+               {"ogg vorbis", SF_FORMAT_OGG | SF_FORMAT_VORBIS, 44100, 2, 2e-2, 2},
+               {"ogg opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, 48000, 1, 2e-2, 2},
+               {"mp3", SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, 44100, 2, 2e-2, 2500}};
   for (const auto& c : cases) {
     SCOPED_TRACE(c.name);
     ASSERT_EQ(ReadAudioFile(Write(c.format, c.rate, c.channels, 2.0), &samples_), "");

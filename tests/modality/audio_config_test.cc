@@ -11,9 +11,9 @@
 namespace nestling {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::AudioGolden;
 using testing::GetAudioGolden;
+using ::testing::HasSubstr;
 using testing::OpenAudioContainer;
 
 Result<AudioConfig> ReadEdited(std::function<void(AudioGolden&)> edit) {
@@ -58,8 +58,8 @@ TEST(AudioConfigTest, LengthsAreThoseOfTheReference) {
   config.num_positions = 188;
   const struct {
     size_t samples, frames, steps, tokens;
-  } rows[] = {{512, 0, 0, 0},        {513, 1, 1, 1},          {4000, 23, 6, 2},
-              {16000, 97, 25, 7},    {47999, 297, 75, 19},    {480000, 2997, 750, 188}};
+  } rows[] = {{512, 0, 0, 0},     {513, 1, 1, 1},       {4000, 23, 6, 2},
+              {16000, 97, 25, 7}, {47999, 297, 75, 19}, {480000, 2997, 750, 188}};
   for (const auto& row : rows) {
     EXPECT_EQ(config.NumFrames(row.samples), row.frames) << row.samples;
     EXPECT_EQ(config.NumSteps(row.frames), row.steps) << row.samples;
@@ -116,13 +116,17 @@ TEST(AudioConfigTest, EveryTensorOfAnotherShapeIsNamed) {
 }
 
 TEST(AudioConfigTest, WrongFieldsAreNamed) {
-  const std::pair<const char*, nlohmann::json> fields[] = {
-      {"conf_num_hidden_layers", 0},      {"conf_num_hidden_layers", "12"},
-      {"conf_num_hidden_layers", 4},      {"conf_num_attention_heads", 3},
-      {"conf_attention_context_left", 0}, {"conf_attention_context_left", 100},
-      {"conf_attention_logit_cap", 0},    {"conf_reduction_factor", -1},
-      {"hidden_size", 48},                {"rms_norm_eps", "small"},
-      {"gradient_clipping", 1.0}};
+  const std::pair<const char*, nlohmann::json> fields[] = {{"conf_num_hidden_layers", 0},
+                                                           {"conf_num_hidden_layers", "12"},
+                                                           {"conf_num_hidden_layers", 4},
+                                                           {"conf_num_attention_heads", 3},
+                                                           {"conf_attention_context_left", 0},
+                                                           {"conf_attention_context_left", 100},
+                                                           {"conf_attention_logit_cap", 0},
+                                                           {"conf_reduction_factor", -1},
+                                                           {"hidden_size", 48},
+                                                           {"rms_norm_eps", "small"},
+                                                           {"gradient_clipping", 1.0}};
   for (const auto& [key, value] : fields) {
     EXPECT_EQ(WithField(key, value).code(), StatusCode::kBadModel) << key << ' ' << value;
   }
@@ -137,8 +141,7 @@ TEST(AudioConfigTest, WrongFieldsAreNamed) {
 
 TEST(AudioConfigTest, VariantsThatCannotRunAreUnsupported) {
   EXPECT_EQ(WithField("conf_attention_context_right", 1).code(), StatusCode::kUnsupported);
-  EXPECT_EQ(WithField("sscp_conv_stride_size", {{2, 2}, {1, 1}}).code(),
-            StatusCode::kUnsupported);
+  EXPECT_EQ(WithField("sscp_conv_stride_size", {{2, 2}, {1, 1}}).code(), StatusCode::kUnsupported);
   EXPECT_EQ(WithField("sampling_rate", 8000, true).code(), StatusCode::kUnsupported);
   EXPECT_EQ(WithField("dither", 0.1, true).code(), StatusCode::kUnsupported);
   EXPECT_EQ(WithField("preemphasis_htk_flavor", false, true).code(), StatusCode::kUnsupported);
@@ -147,19 +150,18 @@ TEST(AudioConfigTest, VariantsThatCannotRunAreUnsupported) {
 
 TEST(AudioConfigTest, TextThatIsNotAnObjectIsRefused) {
   for (const char* text : {"[]", "{", "3", "{\"a\": }"}) {
-    EXPECT_EQ(ReadEdited([&](AudioGolden& golden) {
-                golden.fields.audio.config_json = text;
-              }).status().code(),
+    EXPECT_EQ(ReadEdited([&](AudioGolden& golden) { golden.fields.audio.config_json = text; })
+                  .status()
+                  .code(),
               StatusCode::kBadModel)
         << text;
   }
 }
 
 TEST(AudioConfigTest, AContainerWithoutATowerIsNotFound) {
-  EXPECT_EQ(ReadEdited([](AudioGolden& golden) {
-              golden.fields.audio = TowerConfig();
-            }).status().code(),
-            StatusCode::kNotFound);
+  EXPECT_EQ(
+      ReadEdited([](AudioGolden& golden) { golden.fields.audio = TowerConfig(); }).status().code(),
+      StatusCode::kNotFound);
 }
 
 }  // namespace

@@ -17,10 +17,10 @@
 namespace nestling {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::AudioContainerOptions;
 using testing::CosineSimilarity;
 using testing::GetAudioGolden;
+using ::testing::HasSubstr;
 using testing::OpenAudioContainer;
 using testing::RelativeError;
 
@@ -73,10 +73,9 @@ TEST_F(AudioTowerTest, EveryStageMatchesTheReference) {
   ASSERT_TRUE(tokens.ok()) << tokens.status().message();
   EXPECT_EQ(tokens->count, 9u);
   stages["tokens"] = tokens->values;
-  for (const char* stage :
-       {"conv_1", "subsample", "conformer0.ffw_start", "conformer0.attention", "conformer0.lconv",
-        "conformer0.ffw_end", "conformer0", "conformer1", "conformer2", "encodings",
-        "soft_tokens"}) {
+  for (const char* stage : {"conv_1", "subsample", "conformer0.ffw_start", "conformer0.attention",
+                            "conformer0.lconv", "conformer0.ffw_end", "conformer0", "conformer1",
+                            "conformer2", "encodings", "soft_tokens"}) {
     EXPECT_LT(RelativeError(stages[stage], Expected(stage)), kTolerance) << stage;
   }
   EXPECT_EQ(stages["tokens"], stages["soft_tokens"]);

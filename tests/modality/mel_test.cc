@@ -76,8 +76,8 @@ TEST(MelTest, AToneGivesTheValuesOfTheReference) {
   EXPECT_NEAR(*std::min_element(mel.begin(), mel.end()), -11.512925f, 1e-5f);
 }
 
-// The reference makes its window in f32 with a cosine that rounds as its machine's vector unit does:
-// some weights differ by 6e-8, which shows where a quiet bin stands beside a loud one.
+// The reference makes its window in f32 with a cosine that rounds as its machine's vector unit
+// does: some weights differ by 6e-8, which shows where a quiet bin stands beside a loud one.
 TEST(MelTest, MatchesTheReferenceWithinTheSpecifiedBound) {
   const testing::AudioGolden& golden = testing::GetAudioGolden();
   const std::vector<float>& want = golden.expected.at("mel").values;

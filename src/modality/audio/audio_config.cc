@@ -83,8 +83,8 @@ class Fields {
 
   void Fail(const char* name, const Json& found, const std::string& wanted) {
     if (!status_.ok()) return;
-    status_ = BadModel("audio tower: \"", name, "\" is ", found.dump().substr(0, 60), ", want ",
-                       wanted);
+    status_ =
+        BadModel("audio tower: \"", name, "\" is ", found.dump().substr(0, 60), ", want ", wanted);
   }
 
   const char* what_;
@@ -131,8 +131,8 @@ class Shapes {
   void Want(const std::string& name, const Shape& shape) {
     const Shape found = Get(name, shape.size());
     if (!status_.ok() || found == shape) return;
-    status_ = BadModel("tensor \"", name, "\": shape ", ShapeText(found), ", want ",
-                       ShapeText(shape));
+    status_ =
+        BadModel("tensor \"", name, "\": shape ", ShapeText(found), ", want ", ShapeText(shape));
   }
 
  private:
@@ -151,8 +151,7 @@ Status ReadMel(const TowerConfig& tower, MelConfig* mel) {
   fields.Only("per_bin_stddev", nullptr);
   mel->frame_length = fields.Size("frame_length", mel->frame_length, 2, kMaxFftLength);
   mel->hop_length = fields.Size("hop_length", mel->hop_length, 1, mel->frame_length);
-  mel->fft_length =
-      fields.Size("fft_length", mel->fft_length, mel->frame_length, kMaxFftLength);
+  mel->fft_length = fields.Size("fft_length", mel->fft_length, mel->frame_length, kMaxFftLength);
   mel->num_bins = fields.Size("feature_size", mel->num_bins, 1, 1024);
   constexpr double kNyquist = kAudioSampleRate / 2.0;
   mel->min_frequency = fields.Number("min_frequency", mel->min_frequency, 0.0, kNyquist);

@@ -48,9 +48,9 @@ Status AudioStream::Allocate() {
   ASSIGN_OR_RETURN(frames_, RowQueue::Create(kChunkFrames + kCarried, config.mel.num_bins));
   ASSIGN_OR_RETURN(halves_, RowQueue::Create(kHalves + kCarried, first.row_width()));
   ASSIGN_OR_RETURN(quarters_, RowQueue::Create(block_steps_ + kQuarters, second.row_width()));
-  ASSIGN_OR_RETURN(patches_, AlignedBuffer<float>::Create(std::max(
-                                 kHalves * first.scratch_size(),
-                                 kQuarters * second.scratch_size())));
+  ASSIGN_OR_RETURN(
+      patches_, AlignedBuffer<float>::Create(
+                    std::max(kHalves * first.scratch_size(), kQuarters * second.scratch_size())));
   ASSIGN_OR_RETURN(mel_scratch_,
                    AlignedBuffer<double>::Create((kChunkFrames + kFramesPerTask - 1) /
                                                  kFramesPerTask * tower_.mel_->ScratchSize()));
@@ -95,8 +95,8 @@ Result<SoftTokens> AudioStream::Finish() {
   if (!usable_) return FailedPrecondition("the clip has ended, or failed; want a new stream");
   RETURN_IF_ERROR(tower_.CheckLength(num_samples_));
   usable_ = false;
-  samples_.resize(samples_.size() + (kClipSampleMultiple - num_samples_ % kClipSampleMultiple) %
-                                        kClipSampleMultiple);
+  samples_.resize(samples_.size() +
+                  (kClipSampleMultiple - num_samples_ % kClipSampleMultiple) % kClipSampleMultiple);
   RETURN_IF_ERROR(Advance(/*ended=*/true));
   return std::move(tokens_);
 }
@@ -158,8 +158,8 @@ Status AudioStream::MakeSubsampled(size_t index, bool ended) {
   const size_t count = CompleteRows(inputs.end(), ended) - first;
   if (count == 0) return OkStatus();
   float* const rows = outputs.Append(count);
-  RETURN_IF_ERROR(tower_.subsample_[index]->Run(inputs, first, count, patches_.data(),
-                                                &norms_[index], rows));
+  RETURN_IF_ERROR(
+      tower_.subsample_[index]->Run(inputs, first, count, patches_.data(), &norms_[index], rows));
   Show(index == 0 ? "conv_0" : "conv_1", rows, count, outputs.width());
   inputs.DropBefore(std::min(outputs.end() * kSubsampleStride, inputs.end()));
   return OkStatus();
@@ -171,8 +171,8 @@ Status AudioStream::RunConformer(size_t num_steps) {
   const size_t size = config.size, first = quarters_.begin();
   const float* const input = quarters_.row(first);
   float* const x = x_.data();
-  RETURN_IF_ERROR(tower_.input_projection_->Run(num_steps, std::span(&input, 1),
-                                                std::span(&x, 1), scratch_.workspace));
+  RETURN_IF_ERROR(tower_.input_projection_->Run(num_steps, std::span(&input, 1), std::span(&x, 1),
+                                                scratch_.workspace));
   quarters_.DropBefore(first + num_steps);
   Show("subsample", x, num_steps, size);
   for (size_t layer = 0; layer < config.num_layers; ++layer) {
@@ -180,9 +180,9 @@ Status AudioStream::RunConformer(size_t num_steps) {
       const std::string block = StrCat("conformer", layer);
       Show(*part == '\0' ? block : StrCat(block, ".", part), rows, num_steps, size);
     };
-    RETURN_IF_ERROR(tower_.blocks_[layer]->Run(num_steps_, num_steps, &scratch_, &states_[layer],
-                                               x, observer_ ? ConformerObserver(show)
-                                                            : ConformerObserver()));
+    RETURN_IF_ERROR(
+        tower_.blocks_[layer]->Run(num_steps_, num_steps, &scratch_, &states_[layer], x,
+                                   observer_ ? ConformerObserver(show) : ConformerObserver()));
   }
   size_t kept = 0;
   for (size_t t = 0; t < num_steps; ++t) {

@@ -67,8 +67,8 @@ class AudioStream {
   CumulativeNormState norms_[2];
   AlignedBuffer<float> patches_;
 
-  size_t num_steps_ = 0;  // that the conformer has done
-  AlignedBuffer<float> x_;  // [block_steps, size]
+  size_t num_steps_ = 0;                                   // that the conformer has done
+  AlignedBuffer<float> x_;                                 // [block_steps, size]
   AlignedBuffer<float> kept_, kept_normed_, kept_tokens_;  // of the steps that become soft tokens
   ConformerScratch scratch_;
   std::vector<ConformerState> states_;  // one for each block

@@ -32,8 +32,8 @@ Status AudioTower::Load(const ContainerReader& reader, AudioCompute compute) {
   weights_.emplace(std::move(weights));
   ASSIGN_OR_RETURN(mel_, MelFrontEnd::Create(config_.mel));
   for (size_t i = 0; i < 2; ++i) {
-    ASSIGN_OR_RETURN(subsample_[i], SubsampleBlock::Create(config_, i, reader, *weights_,
-                                                           *context_, pool_));
+    ASSIGN_OR_RETURN(subsample_[i],
+                     SubsampleBlock::Create(config_, i, reader, *weights_, *context_, pool_));
   }
   const AudioLinear input[] = {{audio_names::Subsample("input_proj_linear")}};
   ASSIGN_OR_RETURN(input_projection_, weights_->Block(reader, *context_, input));
@@ -111,12 +111,10 @@ Status AudioTower::Embed(const AlignedBuffer<float>& norm, size_t count, const f
                          float* normed, float* tokens, const LinearWorkspace& workspace) const {
   const size_t size = config_.size, hidden = config_.hidden_size;
   for (size_t i = 0; i < count; ++i) {
-    kernels::RmsNorm(encodings + i * size, norm.data(), normed + i * size, size,
-                     config_.norm_eps);
+    kernels::RmsNorm(encodings + i * size, norm.data(), normed + i * size, size, config_.norm_eps);
   }
   const float* const input = normed;
-  RETURN_IF_ERROR(
-      projection_->Run(count, std::span(&input, 1), std::span(&tokens, 1), workspace));
+  RETURN_IF_ERROR(projection_->Run(count, std::span(&input, 1), std::span(&tokens, 1), workspace));
   for (size_t i = 0; i < count; ++i) {
     float* const token = tokens + i * hidden;
     kernels::RmsNorm(token, /*w=*/nullptr, token, hidden, config_.norm_eps);

@@ -42,16 +42,16 @@ struct SoundPiece {
 // Sees what a stage made, a few rows [num_rows, width] at a time, in order: "mel", "conv_0",
 // "conv_1" (rows of [frequency, channel]), "subsample", "conformer<N>.ffw_start", ".attention",
 // ".lconv", ".ffw_end", "conformer<N>", "encodings", "soft_tokens". For tests; may be empty.
-using AudioObserver = std::function<void(std::string_view stage, const float* rows,
-                                         size_t num_rows, size_t width)>;
+using AudioObserver =
+    std::function<void(std::string_view stage, const float* rows, size_t num_rows, size_t width)>;
 
 // The audio tower with its embedder: mono PCM at 16 kHz to soft tokens. Immutable and thread-safe:
 // several clips may be encoded at a time. All memory is given back when it is destroyed.
 class AudioTower {
  public:
-  // Maps the AUDIO section and packs what does not lie in tiles. `reader` is not kept, but its file stays mapped; `pool` is borrowed and must
-  // outlive the tower. kNotFound: no such tower; kBadModel names the tensor or field that is
-  // missing or wrong; kUnsupported; kOutOfMemory.
+  // Maps the AUDIO section and packs what does not lie in tiles. `reader` is not kept, but its file
+  // stays mapped; `pool` is borrowed and must outlive the tower. kNotFound: no such tower;
+  // kBadModel names the tensor or field that is missing or wrong; kUnsupported; kOutOfMemory.
   static Result<std::unique_ptr<AudioTower>> Create(const ContainerReader& reader,
                                                     const ThreadPool& pool,
                                                     const AudioOptions& options = {});
@@ -75,9 +75,10 @@ class AudioTower {
   // not a finite number, or one beyond 1e9. One soft token for each 160 ms.
   Result<SoftTokens> Encode(std::span<const float> pcm, const AudioObserver& observer = {}) const;
 
-  // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in the
-  // last one. A rest below one second takes its missing part from the piece before it, so that no
-  // piece is too short; nothing overlaps and nothing is left out. A shorter sound: kInvalidArgument.
+  // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in
+  // the last one. A rest below one second takes its missing part from the piece before it, so that
+  // no piece is too short; nothing overlaps and nothing is left out. A shorter sound:
+  // kInvalidArgument.
   Result<std::vector<SoundPiece>> Split(size_t num_samples) const;
 
   // The vector of row `row` of the tower's own ids (id - vocab_offset) -> [hidden_size].

@@ -32,9 +32,9 @@ struct AudioLinear {
   size_t input = 0;
 };
 
-// The mapped AUDIO section, after ReadAudioConfig has checked its tensors, and int8 weights that were
-// quantised here. Lives as long as the tower: int8 weights that lie in tiles are read in place. The
-// pages of everything else are let go once it has been copied.
+// The mapped AUDIO section, after ReadAudioConfig has checked its tensors, and int8 weights that
+// were quantised here. Lives as long as the tower: int8 weights that lie in tiles are read in
+// place. The pages of everything else are let go once it has been copied.
 class AudioWeights {
  public:
   // `reader` is borrowed for the calls that make blocks and copies.
@@ -46,8 +46,7 @@ class AudioWeights {
   void ReleasePages(const Matrix& matrix) const;
 
   // All elements of a small tensor as f32, in rows of [shape[0], rest].
-  Result<AlignedBuffer<float>> Floats(const ContainerReader& reader,
-                                      const std::string& name) const;
+  Result<AlignedBuffer<float>> Floats(const ContainerReader& reader, const std::string& name) const;
 
   // A block of fully connected operators.
   Result<std::unique_ptr<LinearBlock>> Block(const ContainerReader& reader, GraphContext& context,

@@ -70,12 +70,9 @@ Result<ConformerScratch> ConformerScratch::Create(const AudioConfig& config, siz
   return scratch;
 }
 
-Result<std::unique_ptr<ConformerBlock>> ConformerBlock::Create(const AudioConfig& config,
-                                                               size_t layer,
-                                                               const ContainerReader& reader,
-                                                               AudioWeights* weights,
-                                                               GraphContext& context,
-                                                               const ThreadPool& pool) {
+Result<std::unique_ptr<ConformerBlock>> ConformerBlock::Create(
+    const AudioConfig& config, size_t layer, const ContainerReader& reader, AudioWeights* weights,
+    GraphContext& context, const ThreadPool& pool) {
   std::unique_ptr<ConformerBlock> block(new ConformerBlock(config, pool));
   RETURN_IF_ERROR(block->Load(layer, reader, weights, context));
   return block;
@@ -98,8 +95,7 @@ Status ConformerBlock::Load(size_t layer, const ContainerReader& reader, AudioWe
                             GraphContext& context) {
   const auto name = [layer](const char* part) { return audio_names::Layer(layer, part); };
   const auto floats = [&](const char* part) { return weights->Floats(reader, name(part)); };
-  RETURN_IF_ERROR(
-      LoadFeedForward(layer, "ffw_layer_start", reader, weights, context, &ffw_start_));
+  RETURN_IF_ERROR(LoadFeedForward(layer, "ffw_layer_start", reader, weights, context, &ffw_start_));
   RETURN_IF_ERROR(LoadFeedForward(layer, "ffw_layer_end", reader, weights, context, &ffw_end_));
   ASSIGN_OR_RETURN(pre_attention_norm_, floats("attention.pre_attn_norm"));
   ASSIGN_OR_RETURN(post_attention_norm_, floats("attention.post_norm"));
@@ -148,8 +144,7 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
   for (size_t distance = 0; distance < window; ++distance) {
     float* const row = sinusoids.data() + distance * size;
     for (size_t j = 0; j < half; ++j) {
-      const double angle =
-          static_cast<double>(distance) * std::exp(-static_cast<double>(j) * step);
+      const double angle = static_cast<double>(distance) * std::exp(-static_cast<double>(j) * step);
       row[j] = static_cast<float>(std::sin(angle));
       row[half + j] = static_cast<float>(std::cos(angle));
     }
@@ -192,8 +187,7 @@ Status ConformerBlock::RunFeedForward(const FeedForward& ffw, size_t num_steps,
                                       ConformerScratch* scratch, float* x) const {
   const size_t size = config_.size, ffn = config_.ffn_size;
   NormRows(ffw.pre_norm, num_steps, x, scratch->normed);
-  RETURN_IF_ERROR(
-      RunOne(*ffw.up, num_steps, scratch->normed, scratch->wide, scratch->workspace));
+  RETURN_IF_ERROR(RunOne(*ffw.up, num_steps, scratch->normed, scratch->wide, scratch->workspace));
   pool_.ParallelFor(num_steps, [&](size_t t) { kernels::Silu(scratch->wide + t * ffn, ffn); });
   RETURN_IF_ERROR(RunOne(*ffw.down, num_steps, scratch->wide, scratch->out, scratch->workspace));
   pool_.ParallelFor(num_steps, [&](size_t t) {
@@ -204,9 +198,8 @@ Status ConformerBlock::RunFeedForward(const FeedForward& ffw, size_t num_steps,
 }
 
 // x + post_norm(post(attention(pre_norm(x))))
-Status ConformerBlock::RunAttention(size_t first_step, size_t num_steps,
-                                    ConformerScratch* scratch, ConformerState* state,
-                                    float* x) const {
+Status ConformerBlock::RunAttention(size_t first_step, size_t num_steps, ConformerScratch* scratch,
+                                    ConformerState* state, float* x) const {
   const size_t size = config_.size, past = config_.attention_window - 1;
   const size_t past_bytes = past * size * sizeof(float);
   float* const keys = scratch->history[0];
@@ -219,8 +212,7 @@ Status ConformerBlock::RunAttention(size_t first_step, size_t num_steps,
   float* const queries = scratch->wide;
   const float* const input = scratch->normed;
   const std::array<float*, 3> outputs = {queries, keys + past * size, values + past * size};
-  RETURN_IF_ERROR(
-      qkv_->Run(num_steps, std::span(&input, 1), outputs, scratch->workspace));
+  RETURN_IF_ERROR(qkv_->Run(num_steps, std::span(&input, 1), outputs, scratch->workspace));
   pool_.ParallelFor(num_steps, [&](size_t t) {
     float* const q = queries + t * size;
     for (size_t i = 0; i < size; ++i) q[i] *= query_scales_[i];
@@ -260,8 +252,7 @@ Status ConformerBlock::RunConvolution(size_t num_steps, ConformerScratch* scratc
   const size_t size = config_.size, past = config_.conv_kernel - 1;
   float* const gated = scratch->history[0];  // [past + num_steps, size]
   NormRows(pre_conv_norm_, num_steps, x, scratch->normed);
-  RETURN_IF_ERROR(
-      RunOne(*conv_in_, num_steps, scratch->normed, scratch->wide, scratch->workspace));
+  RETURN_IF_ERROR(RunOne(*conv_in_, num_steps, scratch->normed, scratch->wide, scratch->workspace));
   if (past > 0) std::memcpy(gated, state->convolved.data(), past * size * sizeof(float));
   pool_.ParallelFor(num_steps, [&](size_t t) {
     kernels::Glu(scratch->wide + t * 2 * size, gated + (past + t) * size, size);
@@ -275,8 +266,7 @@ Status ConformerBlock::RunConvolution(size_t num_steps, ConformerScratch* scratc
   if (past > 0) {
     std::memcpy(state->convolved.data(), gated + num_steps * size, past * size * sizeof(float));
   }
-  RETURN_IF_ERROR(
-      RunOne(*conv_out_, num_steps, scratch->normed, scratch->out, scratch->workspace));
+  RETURN_IF_ERROR(RunOne(*conv_out_, num_steps, scratch->normed, scratch->out, scratch->workspace));
   pool_.ParallelFor(num_steps, [&](size_t t) {
     for (size_t i = t * size; i < (t + 1) * size; ++i) x[i] += scratch->out[i];
   });

@@ -16,7 +16,8 @@
 namespace nestling {
 
 // What one block keeps of a stream's past: the keys and values of the steps that later ones may
-// see, and the last inputs of the light convolution. Rows are right-aligned: the newest is the last.
+// see, and the last inputs of the light convolution. Rows are right-aligned: the newest is the
+// last.
 struct ConformerState {
   AlignedBuffer<float> keys, values;  // [attention_window - 1, size]
   AlignedBuffer<float> convolved;     // [conv_kernel - 1, size], zeros at the beginning
@@ -28,10 +29,10 @@ class ConformerScratch {
  public:
   static Result<ConformerScratch> Create(const AudioConfig& config, size_t max_steps);
 
-  float* normed = nullptr;   // [max_steps, size]
-  float* wide = nullptr;     // [max_steps, the widest of the operators]
-  float* out = nullptr;      // [max_steps, size]
-  float* history[2] = {};    // keys and values, or convolution inputs: [past + max_steps, size]
+  float* normed = nullptr;  // [max_steps, size]
+  float* wide = nullptr;    // [max_steps, the widest of the operators]
+  float* out = nullptr;     // [max_steps, size]
+  float* history[2] = {};   // keys and values, or convolution inputs: [past + max_steps, size]
   LinearWorkspace workspace;
   size_t bytes() const { return memory_.size(); }
 
@@ -78,8 +79,7 @@ class ConformerBlock {
                       ConformerState* state, float* x) const;
   Status RunConvolution(size_t num_steps, ConformerScratch* scratch, ConformerState* state,
                         float* x) const;
-  void NormRows(const AlignedBuffer<float>& norm, size_t num_steps, const float* x,
-                float* y) const;
+  void NormRows(const AlignedBuffer<float>& norm, size_t num_steps, const float* x, float* y) const;
 
   const AudioConfig& config_;
   const ThreadPool& pool_;

@@ -43,8 +43,8 @@ Result<std::unique_ptr<MelFrontEnd>> MelFrontEnd::Create(const MelConfig& config
   const size_t length = config.frame_length;
   front_end->window_.resize(length);
   for (size_t n = 0; n < length; ++n) {
-    // In f32 as the reference makes it: the rounding of the window (1e-7) leaks from loud lines into
-    // quiet ones, where the logarithm shows it (2e-4).
+    // In f32 as the reference makes it: the rounding of the window (1e-7) leaks from loud lines
+    // into quiet ones, where the logarithm shows it (2e-4).
     const float phase = static_cast<float>(2.0 * std::numbers::pi) * static_cast<float>(n) /
                         static_cast<float>(length);
     front_end->window_[n] =
@@ -105,7 +105,8 @@ void MelFrontEnd::Compute(const float* samples, double* scratch, float* log_mel)
   lines[0] = lines[0].real();
   double* const magnitudes = frame;  // the transform has read it
   for (size_t k = 0; k <= half; ++k) {
-    magnitudes[k] = std::sqrt(lines[k].real() * lines[k].real() + lines[k].imag() * lines[k].imag());
+    magnitudes[k] =
+        std::sqrt(lines[k].real() * lines[k].real() + lines[k].imag() * lines[k].imag());
   }
   for (size_t j = 0; j < config_.num_bins; ++j) {
     const Filter& filter = filters_[j];

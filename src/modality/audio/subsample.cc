@@ -9,12 +9,9 @@
 
 namespace nestling {
 
-Result<std::unique_ptr<SubsampleBlock>> SubsampleBlock::Create(const AudioConfig& config,
-                                                               size_t index,
-                                                               const ContainerReader& reader,
-                                                               const AudioWeights& weights,
-                                                               GraphContext& context,
-                                                               const ThreadPool& pool) {
+Result<std::unique_ptr<SubsampleBlock>> SubsampleBlock::Create(
+    const AudioConfig& config, size_t index, const ContainerReader& reader,
+    const AudioWeights& weights, GraphContext& context, const ThreadPool& pool) {
   std::unique_ptr<SubsampleBlock> block(new SubsampleBlock(pool));
   block->in_frequencies_ = index == 0 ? config.mel.num_bins : config.conv_frequencies[0];
   block->in_channels_ = index == 0 ? 1 : config.conv_channels[0];
@@ -39,8 +36,7 @@ Result<std::unique_ptr<SubsampleBlock>> SubsampleBlock::Create(const AudioConfig
       }
     }
   }
-  ASSIGN_OR_RETURN(block->convolution_,
-                   FloatBlock(context, moved.data(), out, block->patch_size_));
+  ASSIGN_OR_RETURN(block->convolution_, FloatBlock(context, moved.data(), out, block->patch_size_));
   return block;
 }
 
@@ -82,8 +78,7 @@ void SubsampleBlock::Normalise(size_t count, CumulativeNormState* state, float* 
     means[t] = state->sum / static_cast<double>((state->steps + t + 1) * width);
   }
   pool_.ParallelFor(count, [&](size_t t) {
-    sums[t] =
-        kernels::SumSquaredDeviation(rows + t * width, width, static_cast<float>(means[t]));
+    sums[t] = kernels::SumSquaredDeviation(rows + t * width, width, static_cast<float>(means[t]));
   });
   for (size_t t = 0; t < count; ++t) {
     state->squared_deviations += sums[t];
@@ -107,9 +102,8 @@ void SubsampleBlock::Normalise(size_t count, CumulativeNormState* state, float* 
 Status SubsampleBlock::Run(const RowQueue& inputs, size_t first, size_t count, float* scratch,
                            CumulativeNormState* state, float* outputs) const {
   NESTLING_DCHECK(count <= kMaxRows);
-  pool_.ParallelFor(count, [&](size_t t) {
-    CopyPatches(inputs, first + t, scratch + t * scratch_size());
-  });
+  pool_.ParallelFor(
+      count, [&](size_t t) { CopyPatches(inputs, first + t, scratch + t * scratch_size()); });
   const float* const input = scratch;
   RETURN_IF_ERROR(convolution_->Run(count * out_frequencies_, std::span(&input, 1),
                                     std::span(&outputs, 1), LinearWorkspace()));
