@@ -48,17 +48,16 @@ Status AudioStream::Allocate() {
   ASSIGN_OR_RETURN(frames_, RowQueue::Create(kChunkFrames + kCarried, config.mel.num_bins));
   ASSIGN_OR_RETURN(halves_, RowQueue::Create(kHalves + kCarried, first.row_width()));
   ASSIGN_OR_RETURN(quarters_, RowQueue::Create(block_steps_ + kQuarters, second.row_width()));
-  ASSIGN_OR_RETURN(
-      patches_, AlignedBuffer<float>::Create(
-                    std::max(kHalves * first.scratch_size(), kQuarters * second.scratch_size())));
+  ASSIGN_OR_RETURN(patches_, FloatMemory::Create(std::max(kHalves * first.scratch_size(),
+                                                          kQuarters * second.scratch_size())));
   ASSIGN_OR_RETURN(mel_scratch_,
                    AlignedBuffer<double>::Create((kChunkFrames + kFramesPerTask - 1) /
                                                  kFramesPerTask * tower_.mel_->ScratchSize()));
   const size_t kept = (block_steps_ + config.reduction - 1) / config.reduction;
-  ASSIGN_OR_RETURN(x_, AlignedBuffer<float>::Create(block_steps_ * config.size));
-  ASSIGN_OR_RETURN(kept_, AlignedBuffer<float>::Create(kept * config.size));
-  ASSIGN_OR_RETURN(kept_normed_, AlignedBuffer<float>::Create(kept * config.size));
-  ASSIGN_OR_RETURN(kept_tokens_, AlignedBuffer<float>::Create(kept * config.hidden_size));
+  ASSIGN_OR_RETURN(x_, FloatMemory::Create(block_steps_ * config.size));
+  ASSIGN_OR_RETURN(kept_, FloatMemory::Create(kept * config.size));
+  ASSIGN_OR_RETURN(kept_normed_, FloatMemory::Create(kept * config.size));
+  ASSIGN_OR_RETURN(kept_tokens_, FloatMemory::Create(kept * config.hidden_size));
   ASSIGN_OR_RETURN(scratch_, ConformerScratch::Create(config, block_steps_));
   for (size_t layer = 0; layer < config.num_layers; ++layer) {
     ASSIGN_OR_RETURN(ConformerState state, MakeConformerState(config));

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "modality/audio/audio_tower.h"
 #include "modality/audio/conformer_block.h"
+#include "modality/audio/float_memory.h"
 #include "modality/audio/row_queue.h"
 #include "modality/audio/subsample.h"
 
@@ -65,11 +66,11 @@ class AudioStream {
   // Log-mel frames, first and second convolution's outputs.
   RowQueue frames_, halves_, quarters_;
   CumulativeNormState norms_[2];
-  AlignedBuffer<float> patches_;
+  FloatMemory patches_;
 
-  size_t num_steps_ = 0;                                   // that the conformer has done
-  AlignedBuffer<float> x_;                                 // [block_steps, size]
-  AlignedBuffer<float> kept_, kept_normed_, kept_tokens_;  // of the steps that become soft tokens
+  size_t num_steps_ = 0;                          // that the conformer has done
+  FloatMemory x_;                                 // [block_steps, size]
+  FloatMemory kept_, kept_normed_, kept_tokens_;  // of the steps that become soft tokens
   ConformerScratch scratch_;
   std::vector<ConformerState> states_;  // one for each block
   SoftTokens tokens_;

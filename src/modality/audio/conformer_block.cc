@@ -37,10 +37,9 @@ Status RunOne(LinearBlock& block, size_t num_steps, const float* input, float* o
 Result<ConformerState> MakeConformerState(const AudioConfig& config) {
   const size_t keys = (config.attention_window - 1) * config.size;
   ConformerState state;
-  ASSIGN_OR_RETURN(state.keys, AlignedBuffer<float>::Create(keys));
-  ASSIGN_OR_RETURN(state.values, AlignedBuffer<float>::Create(keys));
-  ASSIGN_OR_RETURN(state.convolved,
-                   AlignedBuffer<float>::Create((config.conv_kernel - 1) * config.size));
+  ASSIGN_OR_RETURN(state.keys, FloatMemory::Create(keys));
+  ASSIGN_OR_RETURN(state.values, FloatMemory::Create(keys));
+  ASSIGN_OR_RETURN(state.convolved, FloatMemory::Create((config.conv_kernel - 1) * config.size));
   return state;
 }
 
@@ -152,7 +151,7 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
   // [window, size] = sinusoids * projection^T. The projection is used once: it is not packed, and
   // widened a few rows at a time.
   constexpr size_t kRows = 32;
-  ASSIGN_OR_RETURN(positions_, AlignedBuffer<float>::Create(window * size));
+  ASSIGN_OR_RETURN(positions_, FloatMemory::Create(window * size));
   ASSIGN_OR_RETURN(AlignedBuffer<float> rows, AlignedBuffer<float>::Create(kRows * size));
   ASSIGN_OR_RETURN(
       const Matrix projection,
@@ -166,7 +165,7 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
         const float* const x = sinusoids.data() + distance * size;
         double sum = 0.0;
         for (size_t c = 0; c < size; ++c) sum += static_cast<double>(row[c]) * x[c];
-        positions_[distance * size + begin + i] = static_cast<float>(sum);
+        positions_.data()[distance * size + begin + i] = static_cast<float>(sum);
       }
     });
   }

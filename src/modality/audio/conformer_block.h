@@ -12,6 +12,7 @@
 #include "graph/linear_block.h"
 #include "modality/audio/audio_config.h"
 #include "modality/audio/audio_weights.h"
+#include "modality/audio/float_memory.h"
 
 namespace nestling {
 
@@ -19,8 +20,8 @@ namespace nestling {
 // see, and the last inputs of the light convolution. Rows are right-aligned: the newest is the
 // last.
 struct ConformerState {
-  AlignedBuffer<float> keys, values;  // [attention_window - 1, size]
-  AlignedBuffer<float> convolved;     // [conv_kernel - 1, size], zeros at the beginning
+  FloatMemory keys, values;  // [attention_window - 1, size]
+  FloatMemory convolved;     // [conv_kernel - 1, size], zeros at the beginning
 };
 Result<ConformerState> MakeConformerState(const AudioConfig& config);
 
@@ -88,7 +89,7 @@ class ConformerBlock {
   AlignedBuffer<float> final_norm_;
   std::unique_ptr<LinearBlock> qkv_, attention_out_, conv_in_, conv_out_;
   AlignedBuffer<float> query_scales_;  // [size], per_dim_scale repeated for every head
-  AlignedBuffer<float> positions_;     // [attention_window, size], by distance
+  FloatMemory positions_;              // [attention_window, size], by distance
   AlignedBuffer<float> taps_;          // [conv_kernel, size]
 };
 

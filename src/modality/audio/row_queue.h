@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstring>
 
-#include "base/aligned_buffer.h"
 #include "base/status.h"
+#include "modality/audio/float_memory.h"
 
 namespace nestling {
 
@@ -17,7 +17,7 @@ class RowQueue {
   // Room for `capacity` rows at a time.
   static Result<RowQueue> Create(size_t capacity, size_t width) {
     RowQueue queue;
-    ASSIGN_OR_RETURN(queue.rows_, AlignedBuffer<float>::Create(capacity * width));
+    ASSIGN_OR_RETURN(queue.rows_, FloatMemory::Create(capacity * width));
     queue.width_ = width;
     return queue;
   }
@@ -46,7 +46,7 @@ class RowQueue {
   }
 
  private:
-  AlignedBuffer<float> rows_;
+  FloatMemory rows_;
   size_t width_ = 0;
   size_t begin_ = 0;
   size_t end_ = 0;
