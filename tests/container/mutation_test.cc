@@ -270,10 +270,16 @@ bool OpenAndUse(const std::string& path) {
   return true;
 }
 
-class MutationTest : public ::testing::TestWithParam<DType> {
+struct MutationCase {
+  const char* name;
+  DType dtype;
+  bool tiles;
+};
+
+class MutationTest : public ::testing::TestWithParam<MutationCase> {
  protected:
   void SetUp() override {
-    file_ = SmallContainer(GetParam());
+    file_ = SmallContainer(GetParam().dtype, GetParam().tiles);
     ASSERT_FALSE(file_.empty());
     testing::WriteAllBytes(temporary_.path(), file_);
     fd_ = open(temporary_.path().c_str(), O_WRONLY | O_CLOEXEC);
@@ -296,7 +302,7 @@ class MutationTest : public ::testing::TestWithParam<DType> {
 };
 
 TEST_P(MutationTest, ChangedFieldsNeverCrash) {
-  Mutator mutator(11 + static_cast<uint64_t>(GetParam()));
+  Mutator mutator(11 + static_cast<uint64_t>(GetParam().dtype));
   int opened = 0;
   for (int round = 0; round < 1500; ++round) {
     SCOPED_TRACE(round);
@@ -315,7 +321,7 @@ TEST_P(MutationTest, ChangedFieldsNeverCrash) {
 }
 
 TEST_P(MutationTest, ChangedBytesNeverCrash) {
-  Mutator mutator(23 + static_cast<uint64_t>(GetParam()));
+  Mutator mutator(23 + static_cast<uint64_t>(GetParam().dtype));
   int opened = 0;
   for (int round = 0; round < 3000; ++round) {
     SCOPED_TRACE(round);
@@ -330,8 +336,13 @@ TEST_P(MutationTest, ChangedBytesNeverCrash) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, MutationTest,
-                         ::testing::Values(DType::kF32, DType::kQ8C, DType::kQ4C, DType::kQ4B32),
-                         [](const auto& test) { return std::string(DTypeName(test.param)); });
+                         ::testing::Values(MutationCase{"f32", DType::kF32, false},
+                                           MutationCase{"q8c", DType::kQ8C, false},
+                                           MutationCase{"q4c", DType::kQ4C, false},
+                                           MutationCase{"q4b32", DType::kQ4B32, false},
+                                           MutationCase{"q8c_tiles", DType::kQ8C, true},
+                                           MutationCase{"q4b32_tiles", DType::kQ4B32, true}),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace nestling

@@ -34,9 +34,11 @@ inline TinyModelOptions SmallOptions(DType dtype = DType::kQ8C) {
   return options;
 }
 
-inline Bytes SmallContainer(DType dtype = DType::kQ8C) {
+inline Bytes SmallContainer(DType dtype = DType::kQ8C, bool tiles = false) {
   const TemporaryPath temporary;
-  const Status status = WriteTinyModel(temporary.path(), SmallOptions(dtype));
+  TinyModelOptions options = SmallOptions(dtype);
+  options.tiles = tiles;
+  const Status status = WriteTinyModel(temporary.path(), options);
   return status.ok() ? ReadAllBytes(temporary.path()) : Bytes();
 }
 

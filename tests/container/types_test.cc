@@ -30,6 +30,8 @@ TEST(StorageSizeTest, FollowsFromTypeLayoutAndShape) {
       {DType::kQ4C, Layout::kTransposed, {4, 5}, 2, 10, 32},
       {DType::kQ4B32, Layout::kRowMajor, {3, 64}, 1, 96, 12},
       {DType::kQ4B32, Layout::kTransposed, {6, 64}, 2, 192, 24},
+      {DType::kQ8C, Layout::kTiled, {32, 64}, 3, 2048, 384},
+      {DType::kQ4B32, Layout::kTiled, {32, 64}, 3, 1024, 128},
       {DType::kF32, Layout::kPleRows, {10, 3, 8}, 1, 960, 0},
       {DType::kQ8C, Layout::kPleRows, {10, 3, 8}, 1, 360, 0},
       {DType::kQ4C, Layout::kPleRows, {10, 3, 8}, 1, 240, 0},
@@ -67,7 +69,13 @@ TEST(StorageSizeTest, RefusesShapesThatTheFormatCannotHold) {
       {DType::kF32, Layout::kPleRows, {big, 8, 8}, 1, 0, 0},
       {DType::kQ4B32, Layout::kPleRows, {4, 5, 48}, 1, 0, 0},
       {DType::kQ4C, Layout::kPleRows, {4, 5, 3}, 1, 0, 0},
-      {DType::kF32, static_cast<Layout>(3), {4, 5}, 1, 0, 0},
+      {DType::kQ8C, Layout::kTiled, {8, 64}, 1, 0, 0},   // half a tile
+      {DType::kQ8C, Layout::kTiled, {16, 48}, 1, 0, 0},  // half a block
+      {DType::kF32, Layout::kTiled, {16, 32}, 1, 0, 0},
+      {DType::kQ4C, Layout::kTiled, {16, 32}, 1, 0, 0},
+      {DType::kQ8C, Layout::kTiled, {16, 32}, 0, 0, 0},
+      {DType::kQ8C, Layout::kTiled, {big, 32}, 1, 0, 0},
+      {DType::kF32, static_cast<Layout>(4), {4, 5}, 1, 0, 0},
   };
   for (const StorageCase& c : cases) {
     SCOPED_TRACE(::testing::Message() << "case " << &c - cases);

@@ -101,8 +101,9 @@ TensorInfo& Find(ContainerHeader& header, const std::string& name) {
   return header.tensors[0];
 }
 
-void ExpectRefused(DType dtype, std::initializer_list<Damage> cases) {
+void ExpectRefused(DType dtype, std::initializer_list<Damage> cases, bool tiles = false) {
   testing::TinyModelOptions options;
+  options.tiles = tiles;
   options.num_layers = 5;
   options.num_kv_shared_layers = 0;
   options.dtype = dtype;
@@ -180,6 +181,14 @@ TEST(CheckTextTensorsTest, ScalesMustBeThoseOfTheLayersShells) {
   ExpectRefused(DType::kQ4B32, {{"shell that ends at 48", [](ContainerHeader& h) {
                                    h.fields.text.layers[1].shell_ends = {48, 128};
                                  }}});
+}
+
+TEST(CheckTextTensorsTest, ShellsDoNotCutTiles) {
+  const Damage through_a_tile = {"shell that ends at 40", [](ContainerHeader& h) {
+                                   h.fields.text.layers[1].shell_ends = {40, 128};
+                                 }};
+  ExpectRefused(DType::kQ8C, {through_a_tile}, /*tiles=*/true);
+  ExpectRefused(DType::kQ4B32, {through_a_tile}, /*tiles=*/true);
 }
 
 }  // namespace

@@ -108,6 +108,51 @@ void EncodePleSpan(const float* values, size_t ple_dim, DType dtype, std::vector
   to->insert(to->end(), scales.begin(), scales.end());
 }
 
+// Where element (o, i) and its scale lie in tiles, written down once more from FORMAT.md. A shell
+// of the inputs begins at `begin` and is `width` wide.
+size_t TiledNibble(size_t out, size_t begin, size_t width, size_t o, size_t i) {
+  const size_t block = (out * begin + o / 16 * 16 * width) / 512 + i / 32;
+  return 2 * (256 * block + 64 * (i % 16 / 4) + 4 * (o % 16) + i % 4) + i % 32 / 16;
+}
+size_t TiledByte(size_t out, size_t begin, size_t width, size_t o, size_t i) {
+  return out * begin + o / 16 * 16 * width + i / 4 * 64 + 4 * (o % 16) + i % 4;
+}
+
+EncodedTensor EncodeTiles(const std::vector<float>& values, DType dtype,
+                          const std::vector<uint64_t>& shape,
+                          const std::vector<uint32_t>& shell_ends) {
+  const size_t out = shape[0], in = shape[1];
+  const bool int4 = dtype == DType::kQ4B32;
+  EncodedTensor encoded;
+  encoded.elements.resize(int4 ? out * in / 2 : out * in);
+  encoded.scales.resize(int4 ? out * in / 16 : out * shell_ends.size() * sizeof(float));
+  size_t begin = 0;
+  for (size_t shell = 0; shell < shell_ends.size(); ++shell) {
+    const size_t width = shell_ends[shell] - begin;
+    const size_t group = int4 ? kBlockSize : width;  // inputs of one scale
+    for (size_t o = 0; o < out; ++o) {
+      for (size_t g = 0; g < width; g += group) {
+        const float* x = &values[o * in + begin + g];
+        const float scale = ScaleOf(x, group, dtype);
+        for (size_t i = 0; i < group; ++i) {
+          StoreElement(x[i], scale, dtype,
+                       int4 ? TiledNibble(out, begin, width, o, g + i)
+                            : TiledByte(out, begin, width, o, g + i),
+                       &encoded.elements);
+        }
+        if (int4) {
+          const size_t block = (out * begin + o / 16 * 16 * width) / 512 + g / 32;
+          Store(FloatToBf16(scale), block * 16 + o % 16, &encoded.scales);
+        } else {
+          Store(scale, shell * out + o, &encoded.scales);
+        }
+      }
+    }
+    begin = shell_ends[shell];
+  }
+  return encoded;
+}
+
 DType DTypeOf(const TensorSpec& spec, const TinyModelOptions& options) {
   if (spec.keep_f32) return DType::kF32;
   if (spec.section == SectionKind::kEmbed) return options.embed_dtype;
@@ -181,6 +226,17 @@ std::vector<float> TinyTensorValues(const TensorSpec& spec, const TinyModelOptio
   return values;
 }
 
+// As pack does: tiles only of whole blocks.
+Layout LayoutOf(const TensorSpec& spec, const TinyModelOptions& options) {
+  const DType dtype = DTypeOf(spec, options);
+  const auto whole = [](uint64_t size) { return size % kBlockSize == 0; };
+  const bool tiles = options.tiles && (dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
+                     spec.shape.size() == 2 && spec.shape[0] % kTileOutputs == 0 &&
+                     whole(spec.shape[1]) && options.ple_dim % kTileOutputs == 0 &&
+                     std::all_of(options.shell_ends.begin(), options.shell_ends.end(), whole);
+  return tiles ? Layout::kTiled : spec.layout;
+}
+
 EncodedTensor EncodeTensor(const std::vector<float>& values, DType dtype, Layout layout,
                            const std::vector<uint64_t>& shape,
                            const std::vector<uint32_t>& shell_ends) {
@@ -190,6 +246,10 @@ EncodedTensor EncodeTensor(const std::vector<float>& values, DType dtype, Layout
       EncodePleSpan(&values[i], shape[2], dtype, &encoded.elements);
     }
     return encoded;
+  }
+  if (layout == Layout::kTiled) {
+    const std::vector<uint32_t> whole = {static_cast<uint32_t>(shape[1])};
+    return EncodeTiles(values, dtype, shape, shell_ends.empty() ? whole : shell_ends);
   }
   const bool transposed = layout == Layout::kTransposed;
   const uint32_t num_shells = transposed ? static_cast<uint32_t>(shell_ends.size()) : 1;
@@ -232,8 +292,8 @@ Status WriteTinyModel(const std::string& path, const TinyModelOptions& options) 
   ASSIGN_OR_RETURN(auto writer, ContainerWriter::Create(path));
   const std::vector<TensorSpec> specs = TextTensors(fields.text);
   for (const TensorSpec& spec : specs) {
-    RETURN_IF_ERROR(writer->Declare({spec.name, spec.section, DTypeOf(spec, options), spec.layout,
-                                     spec.shape, spec.num_shells}));
+    RETURN_IF_ERROR(writer->Declare({spec.name, spec.section, DTypeOf(spec, options),
+                                     LayoutOf(spec, options), spec.shape, spec.num_shells}));
   }
   if (!options.tokenizer.empty()) {
     const auto bytes = std::as_bytes(std::span(options.tokenizer));
@@ -241,9 +301,10 @@ Status WriteTinyModel(const std::string& path, const TinyModelOptions& options) 
   }
   RETURN_IF_ERROR(writer->Layout(options.reserve_bytes));
   for (const TensorSpec& spec : specs) {
-    const EncodedTensor encoded =
-        EncodeTensor(TinyTensorValues(spec, options), DTypeOf(spec, options), spec.layout,
-                     spec.shape, options.shell_ends);
+    const bool in_shells = spec.layout == Layout::kTransposed;
+    const EncodedTensor encoded = EncodeTensor(
+        TinyTensorValues(spec, options), DTypeOf(spec, options), LayoutOf(spec, options),
+        spec.shape, in_shells ? options.shell_ends : std::vector<uint32_t>());
     RETURN_IF_ERROR(writer->WriteElements(spec.name, 0, encoded.elements));
     RETURN_IF_ERROR(writer->WriteScales(spec.name, 0, encoded.scales));
   }

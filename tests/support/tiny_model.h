@@ -36,6 +36,8 @@ struct TinyModelOptions {
   DType dtype = DType::kF32;        // matrices of the decoder
   DType embed_dtype = DType::kF32;  // embed_tokens
   DType ple_dtype = DType::kF32;    // the PLE table
+  // q8c and q4b32 matrices lie in tiles where their sizes allow it, as pack writes them.
+  bool tiles = false;
   // PLE values say where they stand instead of being random: PleIndexValue().
   bool ple_values_encode_index = false;
   std::vector<SliceConfig> slices;
