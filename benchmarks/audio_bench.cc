@@ -18,6 +18,7 @@
 
 #include "base/memory_info.h"
 #include "base/thread_pool.h"
+#include "benchmarks/model_benchmark.h"
 #include "container/reader.h"
 #include "modality/audio/audio_stream.h"
 #include "modality/audio/audio_tower.h"
@@ -88,7 +89,7 @@ void Encode(benchmark::State& state, const Setup& setup, AudioCompute compute, b
   state.counters["resident_MB"] = 1e-6 * resident;
 }
 
-Status Run(const char* path, size_t num_threads) {
+Status Run(const std::string& path, size_t num_threads) {
   static Setup setup;
   ASSIGN_OR_RETURN(setup.reader, ContainerReader::Open(path));
   ASSIGN_OR_RETURN(setup.pool, ThreadPool::Create(num_threads));
@@ -113,13 +114,5 @@ Status Run(const char* path, size_t num_threads) {
 }  // namespace nestling
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: audio_bench MODEL.nest [threads]\n");
-    return 2;
-  }
-  const size_t threads = argc > 2 ? static_cast<size_t>(std::atoi(argv[2])) : 0;
-  const nestling::Status status = nestling::Run(argv[1], threads);
-  if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
-  return status.ok() ? 0 : 1;
+  return nestling::ModelBenchmarkMain("audio_bench", argc, argv, &nestling::Run);
 }

@@ -21,6 +21,7 @@
 
 #include "base/memory_info.h"
 #include "base/thread_pool.h"
+#include "benchmarks/model_benchmark.h"
 #include "container/reader.h"
 #include "kernels/isa.h"
 #include "modality/vision/vision_config.h"
@@ -132,9 +133,10 @@ double MultiplyAdds(const VisionConfig& config) {
   const VisionBlockConfig& high = config.stages[config.stages.size() - 2].back();
   const VisionBlockConfig& low = config.stages.back().back();
   const auto middle = static_cast<double>(config.fusion_middle);
-  return total + middle * (area(low.out_height, low.out_width) * static_cast<double>(low.out) +
-                           area(high.out_height, high.out_width) *
-                               static_cast<double>(high.out + config.features)) +
+  return total +
+         middle * (area(low.out_height, low.out_width) * static_cast<double>(low.out) +
+                   area(high.out_height, high.out_width) *
+                       static_cast<double>(high.out + config.features)) +
          static_cast<double>(config.num_soft_tokens() * config.features * config.hidden_size);
 }
 
@@ -203,13 +205,5 @@ Status Run(const std::string& path, size_t num_threads) {
 }  // namespace nestling
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (argc < 2) {
-    std::fprintf(stderr, "usage: vision_bench MODEL.nest [threads]\n");
-    return 2;
-  }
-  const size_t threads = argc > 2 ? static_cast<size_t>(std::atoi(argv[2])) : 0;
-  const nestling::Status status = nestling::Run(argv[1], threads);
-  if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
-  return status.ok() ? 0 : 1;
+  return nestling::ModelBenchmarkMain("vision_bench", argc, argv, &nestling::Run);
 }

@@ -10,7 +10,6 @@
 #include "container/writer.h"
 #include "pack/formats.h"
 #include "pack/quantise.h"
-#include "pack/safetensors.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling::testing {
@@ -18,23 +17,10 @@ namespace {
 
 const std::string kFolder = NESTLING_SOURCE_DIR "/tests/golden/audio/";
 
-std::map<std::string, GoldenTensor> ReadTensors(const std::string& name) {
-  std::map<std::string, GoldenTensor> tensors;
-  const auto reader = SafetensorsReader::Open(kFolder + name);
-  EXPECT_TRUE(reader.ok()) << reader.status().message();
-  if (!reader.ok()) return tensors;
-  for (const SourceTensor& source : (*reader)->tensors()) {
-    GoldenTensor tensor = {source.shape, std::vector<float>(source.num_elements)};
-    EXPECT_TRUE((*reader)->Read(source, 0, tensor.values).ok()) << source.name;
-    tensors.emplace(source.name, std::move(tensor));
-  }
-  return tensors;
-}
-
 AudioGolden ReadGolden() {
   AudioGolden golden;
-  golden.tensors = ReadTensors("tower.safetensors");
-  golden.expected = ReadTensors("expected.safetensors");
+  golden.tensors = ReadGoldenTensors(kFolder + "tower.safetensors");
+  golden.expected = ReadGoldenTensors(kFolder + "expected.safetensors");
   std::ifstream file(kFolder + "golden.json");
   const nlohmann::json json = nlohmann::json::parse(file, nullptr, false);
   EXPECT_TRUE(json.is_object());

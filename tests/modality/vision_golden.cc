@@ -32,23 +32,10 @@ std::vector<uint8_t> ReadPpm(const std::string& name, size_t* width, size_t* hei
   return pixels;
 }
 
-std::map<std::string, GoldenTensor> ReadTensors(const std::string& name) {
-  std::map<std::string, GoldenTensor> tensors;
-  const auto reader = SafetensorsReader::Open(kFolder + name);
-  EXPECT_TRUE(reader.ok()) << reader.status().message();
-  if (!reader.ok()) return tensors;
-  for (const SourceTensor& source : (*reader)->tensors()) {
-    GoldenTensor tensor = {source.shape, std::vector<float>(source.num_elements)};
-    EXPECT_TRUE((*reader)->Read(source, 0, tensor.values).ok()) << source.name;
-    tensors.emplace(source.name, std::move(tensor));
-  }
-  return tensors;
-}
-
 VisionGolden ReadGolden() {
   VisionGolden golden;
-  golden.tensors = ReadTensors("tower.safetensors");
-  golden.soft_tokens = ReadTensors("expected.safetensors")["soft_tokens"].values;
+  golden.tensors = ReadGoldenTensors(kFolder + "tower.safetensors");
+  golden.soft_tokens = ReadGoldenTensors(kFolder + "expected.safetensors")["soft_tokens"].values;
   golden.raw = ReadPpm("raw.ppm", &golden.raw_width, &golden.raw_height);
   size_t height = 0;
   golden.resized = ReadPpm("resized.ppm", &golden.side, &height);
@@ -77,6 +64,19 @@ DType DTypeOf(const std::string& name, const GoldenTensor& tensor, DType dtype) 
 }
 
 }  // namespace
+
+std::map<std::string, GoldenTensor> ReadGoldenTensors(const std::string& path) {
+  std::map<std::string, GoldenTensor> tensors;
+  const auto reader = SafetensorsReader::Open(path);
+  EXPECT_TRUE(reader.ok()) << reader.status().message();
+  if (!reader.ok()) return tensors;
+  for (const SourceTensor& source : (*reader)->tensors()) {
+    GoldenTensor tensor = {source.shape, std::vector<float>(source.num_elements)};
+    EXPECT_TRUE((*reader)->Read(source, 0, tensor.values).ok()) << source.name;
+    tensors.emplace(source.name, std::move(tensor));
+  }
+  return tensors;
+}
 
 std::vector<float> VisionGolden::Pixels() const {
   const size_t plane = side * side;
@@ -111,8 +111,8 @@ Result<std::unique_ptr<ContainerReader>> OpenVisionContainer(
     // Quantised tensors of a higher rank are the matrix [out, rest].
     std::vector<uint64_t> shape = {tensor.shape[0]};
     if (tensor.shape.size() > 1) shape.push_back(tensor.values.size() / tensor.shape[0]);
-    const EncodedTensor encoded = EncodeTensor(
-        tensor.values, DTypeOf(name, tensor, options.dtype), Layout::kRowMajor, shape);
+    const EncodedTensor encoded =
+        EncodeTensor(tensor.values, DTypeOf(name, tensor, options.dtype), Layout::kRowMajor, shape);
     RETURN_IF_ERROR(writer->WriteElements(name, 0, encoded.elements));
     if (!encoded.scales.empty()) RETURN_IF_ERROR(writer->WriteScales(name, 0, encoded.scales));
   }

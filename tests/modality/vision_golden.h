@@ -20,6 +20,9 @@ struct GoldenTensor {
   std::vector<float> values;
 };
 
+// All tensors of a .safetensors file; fails the test that asks for one that cannot be read.
+std::map<std::string, GoldenTensor> ReadGoldenTensors(const std::string& path);
+
 // A small vision tower of tests/golden/vision, with what the reference makes of one picture.
 struct VisionGolden {
   std::map<std::string, GoldenTensor> tensors;  // by their names in a container
@@ -38,7 +41,7 @@ const VisionGolden& GetVisionGolden();
 
 // How a container of the golden tower is made.
 struct VisionContainerOptions {
-  DType dtype = DType::kF32;  // of what the int8 operators read; the rest is f32
+  DType dtype = DType::kF32;                     // of what the int8 operators read; the rest is f32
   std::function<void(VisionGolden&)> edit = {};  // applied to a copy first; may be empty
 };
 // A container with a VISION section and nothing else; its name is gone when this returns.

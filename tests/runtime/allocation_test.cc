@@ -55,34 +55,45 @@ void* operator new(size_t bytes) {
 namespace nestling {
 namespace {
 
+// Allocations of one reply between its tokens `from` and the last; `result` is the reply's.
+size_t AllocationsOfReply(const testing::TinyModelOptions& model, const GenerateOptions& options,
+                          size_t from, GenerateResult* result) {
+  const testing::TemporaryPath file;
+  EXPECT_TRUE(testing::WriteTinyModel(file.path(), model).ok());
+  const auto engine = Engine::Create(file.path(), {.num_threads = 2});
+  EXPECT_TRUE(engine.ok()) << engine.status().message();
+  const auto session = Session::Create(**engine, {});
+  EXPECT_TRUE(session.ok());
+  const std::vector<int32_t> prompt = {2, 5, 9, 33};
+  EXPECT_TRUE((*session)->Prefill(prompt).ok());
+  size_t seen = 0, first = 0, last = 0;
+  const auto generated = (*session)->Generate(options, [&](const GeneratedToken&) {
+    if (++seen == from) first = g_allocations;
+    last = g_allocations;
+    return true;
+  });
+  EXPECT_TRUE(generated.ok()) << generated.status().message();
+  EXPECT_EQ(seen, options.max_tokens);
+  EXPECT_GT(first, 0u);  // the counter counts
+  *result = *generated;
+  return last - first;
+}
+
 TEST(AllocationTest, DecodeAllocatesNothingAfterTheFirstToken) {
   for (const DType dtype : {DType::kF32, DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
-    testing::TinyModelOptions model;
-    model.dtype = model.embed_dtype = model.ple_dtype = dtype;
-    const testing::TemporaryPath file;
-    ASSERT_TRUE(testing::WriteTinyModel(file.path(), model).ok());
-    const auto engine = Engine::Create(file.path(), {.num_threads = 2});
-    ASSERT_TRUE(engine.ok()) << engine.status().message();
-    const auto session = Session::Create(**engine, {});
-    ASSERT_TRUE(session.ok());
-    const std::vector<int32_t> prompt = {2, 5, 9, 33};
-    ASSERT_TRUE((*session)->Prefill(prompt).ok());
-
-    GenerateOptions options;
-    options.max_tokens = 40;
-    options.ignore_stop_tokens = true;
-    options.sampling.top_k = 20;
-    options.sampling.top_p = 0.9f;
-    size_t seen = 0, after_first = 0, at_end = 0;
-    const auto result = (*session)->Generate(options, [&](const GeneratedToken&) {
-      if (++seen == 2) after_first = g_allocations;
-      at_end = g_allocations;
-      return true;
-    });
-    ASSERT_TRUE(result.ok()) << result.status().message();
-    EXPECT_EQ(seen, 40u);
-    EXPECT_GT(after_first, 0u);  // the counter counts
-    EXPECT_EQ(at_end, after_first) << DTypeName(dtype);
+    for (const bool tiles : {false, true}) {
+      testing::TinyModelOptions model;
+      model.dtype = model.embed_dtype = model.ple_dtype = dtype;
+      model.tiles = tiles;
+      GenerateOptions options;
+      options.max_tokens = 40;
+      options.ignore_stop_tokens = true;
+      options.sampling.top_k = 20;
+      options.sampling.top_p = 0.9f;
+      GenerateResult result;
+      EXPECT_EQ(AllocationsOfReply(model, options, /*from=*/2, &result), 0u)
+          << DTypeName(dtype) << (tiles ? " in tiles" : "");
+    }
   }
 }
 
@@ -95,31 +106,15 @@ TEST(AllocationTest, DraftingAllocatesNothingAfterTheFirstRounds) {
     small.skip_layers = {7};
     small.ffn.assign(model.num_layers - 1, model.shell_ends.front());
     model.slices = {small};
-    const testing::TemporaryPath file;
-    ASSERT_TRUE(testing::WriteTinyModel(file.path(), model).ok());
-    const auto engine = Engine::Create(file.path(), {.num_threads = 2});
-    ASSERT_TRUE(engine.ok()) << engine.status().message();
-    const auto session = Session::Create(**engine, {});
-    ASSERT_TRUE(session.ok());
-    const std::vector<int32_t> prompt = {2, 5, 9, 33};
-    ASSERT_TRUE((*session)->Prefill(prompt).ok());
-
     GenerateOptions options;
     options.max_tokens = 120;
     options.ignore_stop_tokens = true;
     options.sampling.top_p = 0.9f;
     options.sampling.repetition_penalty = 1.1f;
     options.draft_slice = "small";
-    size_t seen = 0, after_first = 0, at_end = 0;
-    const auto result = (*session)->Generate(options, [&](const GeneratedToken&) {
-      if (++seen == 20) after_first = g_allocations;
-      at_end = g_allocations;
-      return true;
-    });
-    ASSERT_TRUE(result.ok()) << result.status().message();
-    EXPECT_EQ(seen, 120u);
-    EXPECT_GT(result->num_drafted, 50u);
-    EXPECT_EQ(at_end, after_first) << DTypeName(dtype);
+    GenerateResult result;
+    EXPECT_EQ(AllocationsOfReply(model, options, /*from=*/20, &result), 0u) << DTypeName(dtype);
+    EXPECT_GT(result.num_drafted, 50u);
   }
 }
 
