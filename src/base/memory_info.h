@@ -15,4 +15,7 @@ struct ProcessMemory {
 
 ProcessMemory ReadProcessMemory();
 
+// Gives memory that was freed, and that the C library keeps for later, back to the system.
+void ReturnFreeMemory();
+
 }  // namespace nestling

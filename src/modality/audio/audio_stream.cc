@@ -71,17 +71,22 @@ void AudioStream::Show(std::string_view stage, const float* rows, size_t num_row
   if (observer_) observer_(stage, rows, num_rows, width);
 }
 
+Status CheckSamples(std::span<const float> pcm, size_t first) {
+  for (size_t i = 0; i < pcm.size(); ++i) {
+    if (std::abs(pcm[i]) <= kMaxSample) continue;  // false for NaN, too
+    return InvalidArgument("sample ", first + i, " of the sound is ", pcm[i],
+                           ", want a finite number, full scale -1 to 1");
+  }
+  return OkStatus();
+}
+
 Status AudioStream::Push(std::span<const float> pcm) {
   if (!usable_) return FailedPrecondition("the clip has ended, or failed; want a new stream");
   if (pcm.size() > remaining_samples()) {
     return InvalidArgument("a clip of more than ", tower_.max_samples(), " samples at ",
                            kAudioSampleRate, " Hz");
   }
-  for (size_t i = 0; i < pcm.size(); ++i) {
-    if (std::abs(pcm[i]) <= kMaxSample) continue;  // false for NaN, too
-    return InvalidArgument("sample ", num_samples_ + i, " of the sound is ", pcm[i],
-                           ", want a finite number, full scale -1 to 1");
-  }
+  RETURN_IF_ERROR(CheckSamples(pcm, num_samples_));
   usable_ = false;  // until the work has succeeded
   samples_.insert(samples_.end(), pcm.begin(), pcm.end());
   num_samples_ += pcm.size();

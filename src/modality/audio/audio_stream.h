@@ -16,6 +16,10 @@
 
 namespace nestling {
 
+// kInvalidArgument: a sample that is not a finite number, or beyond 1e9. `first` is the number of
+// pcm[0], for the message.
+Status CheckSamples(std::span<const float> pcm, size_t first = 0);
+
 // One clip on its way through the tower, encoded while it is recorded. The tower is causal but for
 // a look-ahead of 60 ms in the convolutions, so that the soft tokens are those of the whole clip:
 // Encode is a stream that gets all samples at once. Not thread-safe.

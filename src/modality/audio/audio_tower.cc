@@ -80,8 +80,7 @@ Result<SoftTokens> AudioTower::Encode(std::span<const float> pcm,
 
 Result<std::vector<SoundPiece>> AudioTower::Split(size_t num_samples) const {
   if (num_samples < min_samples()) return CheckLength(num_samples);
-  const size_t longest = max_samples();
-  const size_t shortest = std::min(kAudioSampleRate, longest / 2);
+  const size_t longest = max_samples(), shortest = shortest_piece();
   std::vector<SoundPiece> pieces;
   for (size_t begin = 0; begin < num_samples;) {
     const size_t left = num_samples - begin;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -20,17 +21,12 @@
 #include "modality/audio/conformer_block.h"
 #include "modality/audio/mel.h"
 #include "modality/audio/subsample.h"
+#include "modality/soft_tokens.h"
 
 namespace nestling {
 
 struct AudioOptions {
   AudioCompute compute = AudioCompute::kAuto;
-};
-
-// The soft tokens of a clip, ready for the decoder.
-struct SoftTokens {
-  std::vector<float> values;  // [count, hidden_size]
-  size_t count = 0;
 };
 
 // Samples [begin, end) of a sound.
@@ -66,6 +62,8 @@ class AudioTower {
   // Shortest and longest clip, in samples: 513 and 480,000 (30 s).
   size_t min_samples() const { return config_.min_samples(); }
   size_t max_samples() const { return config_.max_samples(); }
+  // Shortest last piece of a sound that is cut: one second.
+  size_t shortest_piece() const { return std::min(kAudioSampleRate, max_samples() / 2); }
 
   // kInvalidArgument unless the sound is a clip: fewer than min_samples() hold no frame, more than
   // max_samples() are several clips.
@@ -76,7 +74,7 @@ class AudioTower {
   Result<SoftTokens> Encode(std::span<const float> pcm, const AudioObserver& observer = {}) const;
 
   // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in
-  // the last one. A rest below one second takes its missing part from the piece before it, so that
+  // the last one. A rest below shortest_piece() takes its missing part from the piece before it, so that
   // no piece is too short; nothing overlaps and nothing is left out. A shorter sound:
   // kInvalidArgument.
   Result<std::vector<SoundPiece>> Split(size_t num_samples) const;

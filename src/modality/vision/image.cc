@@ -105,10 +105,12 @@ std::vector<uint8_t> ResizeColumns(const Axis& axis, const std::vector<uint8_t>&
   return resized;
 }
 
-Status Check(const ImageView& image, size_t width, size_t height) {
-  if (image.width == 0 || image.height == 0 || width == 0 || height == 0) {
-    return InvalidArgument("image of ", image.width, " x ", image.height, " pixels to ", width,
-                           " x ", height, ", want none of them 0");
+}  // namespace
+
+Status CheckImage(const ImageView& image) {
+  if (image.width == 0 || image.height == 0) {
+    return InvalidArgument("image of ", image.width, " x ", image.height,
+                           " pixels, want at least 1 x 1");
   }
   if (image.width > kMaxImageSide || image.height > kMaxImageSide ||
       image.width > kMaxImagePixels / image.height) {
@@ -133,10 +135,11 @@ Status Check(const ImageView& image, size_t width, size_t height) {
   return OkStatus();
 }
 
-}  // namespace
-
 Result<std::vector<uint8_t>> ResizeRgb8(const ImageView& image, size_t width, size_t height) {
-  RETURN_IF_ERROR(Check(image, width, height));
+  RETURN_IF_ERROR(CheckImage(image));
+  if (width == 0 || height == 0) {
+    return InvalidArgument("image to ", width, " x ", height, " pixels, want at least 1 x 1");
+  }
   const size_t row_bytes = width * kChannels, step = static_cast<size_t>(image.format);
   std::vector<uint8_t> rows(image.height * row_bytes);
   const Axis columns = MakeAxis(image.width, width);

@@ -24,15 +24,18 @@ struct ImageView {
 inline constexpr size_t kMaxImagePixels = 100'000'000;
 inline constexpr size_t kMaxImageSide = 65'535;
 
-// Resizes to [height, width, 3] as the reference's image processor does: bilinear, antialiased
-// when it shrinks, the aspect ratio not kept, rounded to 8 bits after each of the two passes
-// (torchvision's fixed-point arithmetic, to the bit). Alpha is dropped, not blended.
 // kInvalidArgument: an empty image, a row that does not fit the stride, too few bytes, more than
 // kMaxImagePixels or kMaxImageSide.
+Status CheckImage(const ImageView& image);
+
+// Resizes to [height, width, 3] as the reference's image processor does: bilinear, antialiased
+// when it shrinks, the aspect ratio not kept, rounded to 8 bits after each of the two passes
+// (torchvision's fixed-point arithmetic, to the bit). Alpha is dropped, not blended. Errors of
+// CheckImage.
 Result<std::vector<uint8_t>> ResizeRgb8(const ImageView& image, size_t width, size_t height);
 
 // The tower's input: resized, [3, height, width], in 0 .. 1. No mean, no deviation. Errors of
-// ResizeRgb8.
+// CheckImage.
 Result<std::vector<float>> PrepareImage(const ImageView& image, size_t width, size_t height);
 
 }  // namespace nestling

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "modality/towers.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "modality/audio/audio_config.h"
+#include "modality/vision/vision_config.h"
+
+namespace nestling {
+namespace {
+
+// What an encoding depends on, piece by piece.
+class KeyMaker {
+ public:
+  KeyMaker(std::string_view what, uint64_t width, uint64_t height) {
+    XXH3_128bits_reset(&state_);
+    Add(what.data(), what.size());
+    Add(&width, sizeof width);
+    Add(&height, sizeof height);
+  }
+  void Add(const void* bytes, size_t count) { XXH3_128bits_update(&state_, bytes, count); }
+  MediaKey Get() const {
+    const XXH128_hash_t hash = XXH3_128bits_digest(&state_);
+    return {hash.low64, hash.high64};
+  }
+
+ private:
+  XXH3_state_t state_;
+};
+
+MediaShape ShapeOf(const ContainerReader& reader) {
+  MediaShape shape;
+  if (const Result<VisionConfig> vision = ReadVisionConfig(reader); vision.ok()) {
+    shape.image_tokens = static_cast<uint32_t>(vision->num_soft_tokens());
+    shape.image_width = static_cast<uint32_t>(vision->image_width);
+    shape.image_height = static_cast<uint32_t>(vision->image_height);
+  }
+  if (const Result<AudioConfig> audio = ReadAudioConfig(reader); audio.ok()) {
+    shape.audio_tokens = static_cast<uint32_t>(audio->num_positions);
+    shape.min_samples = static_cast<uint32_t>(audio->min_samples());
+    shape.max_samples = static_cast<uint32_t>(audio->max_samples());
+  }
+  return shape;
+}
+
+bool Has(const ContainerReader& reader, SectionKind section) {
+  return reader.FindSection(section) != nullptr;
+}
+
+uint64_t ParametersOf(const ContainerReader& reader, SectionKind section) {
+  uint64_t parameters = 0;
+  for (const TensorInfo& tensor : reader.tensors()) {
+    if (tensor.section != section) continue;
+    uint64_t count = 1;
+    for (const uint64_t size : tensor.shape) count *= size;
+    parameters += count;
+  }
+  return parameters;
+}
+
+template <typename Tower>
+void FillInfo(const TowerSlot<Tower>& slot, TowerInfo* info) {
+  info->state = slot.state();
+  info->counters = slot.counters();
+  if (const auto tower = slot.Peek()) info->weight_bytes = tower->weight_bytes();
+}
+
+SharedSoftTokens Share(SoftTokens tokens) {
+  return std::make_shared<const SoftTokens>(std::move(tokens));
+}
+
+}  // namespace
+
+Towers::Towers(const ContainerReader& reader, const ThreadPool& pool, TowersOptions options)
+    : reader_(reader),
+      options_(std::move(options)),
+      shape_(ShapeOf(reader)),
+      cache_(options_.cache_bytes),
+      hard_embeddings_(reader),
+      vision_(Has(reader, SectionKind::kVision),
+              [this, &pool]() -> Result<std::unique_ptr<VisionTower>> {
+                RETURN_IF_ERROR(Admit(TowerKind::kVision));
+                return VisionTower::Create(reader_, pool);
+              }),
+      audio_(Has(reader, SectionKind::kAudio),
+             [this, &pool]() -> Result<std::unique_ptr<AudioTower>> {
+               RETURN_IF_ERROR(Admit(TowerKind::kAudio));
+               return AudioTower::Create(reader_, pool);
+             }) {}
+
+Towers::~Towers() {
+  {
+    const std::lock_guard lock(watch_mutex_);
+    stop_watching_ = true;
+  }
+  watch_changed_.notify_all();
+  if (watcher_.joinable()) watcher_.join();
+}
+
+Status Towers::Admit(TowerKind kind) const {
+  return options_.admit ? options_.admit(kind) : OkStatus();
+}
+
+Media Towers::MediaOf(TowerKind kind, std::vector<SharedSoftTokens> pieces) const {
+  Media media;
+  media.kind = kind;
+  media.model = reader_.content_hash();
+  media.pieces = std::move(pieces);
+  media.positions = kind == TowerKind::kVision ? shape_.image_tokens : shape_.audio_tokens;
+  return media;
+}
+
+template <typename Make>
+Result<Media> Towers::Cached(const MediaKey& key, const Make& make) {
+  if (std::optional<Media> known = cache_.Find(key)) return *std::move(known);
+  Result<Media> media = make();
+  if (media.ok()) cache_.Insert(key, *media);
+  return media;
+}
+
+Result<Media> Towers::EncodeImage(const ImageView& image) {
+  // Of an image that cannot be, nothing is read: this finds out, and needs no tower.
+  RETURN_IF_ERROR(CheckImage(image));
+  const size_t row_bytes = image.width * static_cast<size_t>(image.format);
+  KeyMaker key(image.format == ImageView::Format::kRgb8 ? "rgb8" : "rgba8", image.width,
+               image.height);
+  for (size_t y = 0; y < image.height; ++y) {
+    key.Add(image.pixels.data() + y * image.stride_bytes, row_bytes);
+  }
+  return Cached(key.Get(), [&]() -> Result<Media> {
+    ASSIGN_OR_RETURN(const auto tower, AcquireVision());
+    ASSIGN_OR_RETURN(const std::vector<float> pixels,
+                     PrepareImage(image, tower->image_width(), tower->image_height()));
+    return Encode(*tower, pixels);
+  });
+}
+
+Result<Media> Towers::EncodePixels(std::span<const float> pixels) {
+  KeyMaker key("pixels", pixels.size(), 0);
+  key.Add(pixels.data(), pixels.size_bytes());
+  return Cached(key.Get(), [&]() -> Result<Media> {
+    for (const float value : pixels) {
+      if (!(value >= -1e4f && value <= 1e4f)) {
+        return InvalidArgument("pixels: ", value, ", want finite values of 0 to 1");
+      }
+    }
+    ASSIGN_OR_RETURN(const auto tower, AcquireVision());
+    return Encode(*tower, pixels);
+  });
+}
+
+Result<Media> Towers::Encode(VisionTower& tower, std::span<const float> pixels) {
+  Result<std::vector<float>> values = tower.Encode(pixels);
+  vision_.Touch();
+  if (!values.ok()) return values.status();
+  return MediaOf(TowerKind::kVision, {Share({*std::move(values), tower.num_soft_tokens()})});
+}
+
+Result<std::shared_ptr<VisionTower>> Towers::AcquireVision() {
+  ASSIGN_OR_RETURN(std::shared_ptr<VisionTower> tower, vision_.Acquire());
+  StartWatching();
+  return tower;
+}
+
+Result<std::shared_ptr<AudioTower>> Towers::AcquireAudio() {
+  ASSIGN_OR_RETURN(std::shared_ptr<AudioTower> tower, audio_.Acquire());
+  StartWatching();
+  return tower;
+}
+
+Result<Media> Towers::SoundOf(std::vector<SharedSoftTokens> pieces) {
+  Media media = MediaOf(TowerKind::kAudio, std::move(pieces));
+  const TowerConfig& config = reader_.header().audio;
+  ASSIGN_OR_RETURN(
+      media.padding,
+      hard_embeddings_.Get(static_cast<int32_t>(config.vocab_offset + config.vocab_size - 1)));
+  return media;
+}
+
+Result<Media> Towers::EncodeSound(std::span<const float> pcm) {
+  KeyMaker key("pcm", pcm.size(), 0);
+  key.Add(pcm.data(), pcm.size_bytes());
+  return Cached(key.Get(), [&]() -> Result<Media> {
+    ASSIGN_OR_RETURN(const auto tower, AcquireAudio());
+    ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, tower->Split(pcm.size()));
+    std::vector<SharedSoftTokens> pieces;
+    for (const SoundPiece& cut : cuts) {
+      Result<SoftTokens> tokens = tower->Encode(pcm.subspan(cut.begin, cut.end - cut.begin));
+      audio_.Touch();
+      if (!tokens.ok()) return tokens.status();
+      pieces.push_back(Share(*std::move(tokens)));
+    }
+    return SoundOf(std::move(pieces));
+  });
+}
+
+Status Towers::Load(TowerKind kind, bool in_background) {
+  const bool vision = kind == TowerKind::kVision;
+  if (!in_background) return vision ? AcquireVision().status() : AcquireAudio().status();
+  RETURN_IF_ERROR(vision ? vision_.LoadInBackground() : audio_.LoadInBackground());
+  StartWatching();
+  return OkStatus();
+}
+
+void Towers::Unload(TowerKind kind) {
+  if (kind == TowerKind::kVision) {
+    vision_.Unload();
+  } else {
+    audio_.Unload();
+  }
+}
+
+uint64_t Towers::UnloadIdle() {
+  uint64_t freed = 0;
+  for (const TowerKind kind : {TowerKind::kVision, TowerKind::kAudio}) {
+    const uint64_t bytes = Info(kind).weight_bytes;
+    const bool gone = kind == TowerKind::kVision ? vision_.UnloadIfIdle() : audio_.UnloadIfIdle();
+    if (gone) freed += bytes;
+  }
+  return freed;
+}
+
+TowerInfo Towers::Info(TowerKind kind) const {
+  TowerInfo info;
+  if (kind == TowerKind::kVision) {
+    FillInfo(vision_, &info);
+    if (const auto tower = vision_.Peek()) info.activation_bytes = tower->activation_bytes();
+    info.parameters = ParametersOf(reader_, SectionKind::kVision);
+  } else {
+    FillInfo(audio_, &info);
+    info.parameters = ParametersOf(reader_, SectionKind::kAudio);
+  }
+  return info;
+}
+
+void Towers::StartWatching() {
+  if (options_.idle_seconds <= 0) return;
+  const std::lock_guard lock(watch_mutex_);
+  ++num_uses_;
+  watch_changed_.notify_all();
+  if (watcher_.joinable()) return;
+  try {
+    watcher_ = std::thread([this] { WatchIdle(); });
+  } catch (const std::system_error&) {
+    // Without a watcher the towers stay until they are told to go.
+  }
+}
+
+void Towers::WatchIdle() {
+  const auto idle = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(options_.idle_seconds));
+  // While a tower is in use beyond its time, it is looked at again after this.
+  const Clock::duration pause = std::max<Clock::duration>(idle / 4, std::chrono::milliseconds(10));
+  std::unique_lock lock(watch_mutex_);
+  while (!stop_watching_) {
+    const uint64_t uses = num_uses_;
+    lock.unlock();
+    // These wait for a tower that is being loaded.
+    vision_.UnloadIfIdle(Clock::now() - idle);
+    audio_.UnloadIfIdle(Clock::now() - idle);
+    std::optional<Clock::time_point> next;
+    const auto look = [&](const auto& slot) {
+      if (slot.state() != TowerState::kReady) return;
+      const Clock::time_point end = std::max(slot.last_use() + idle, Clock::now() + pause);
+      next = next ? std::min(*next, end) : end;
+    };
+    look(vision_);
+    look(audio_);
+    lock.lock();
+    const auto changed = [&] { return stop_watching_ || num_uses_ != uses; };
+    if (next) {
+      watch_changed_.wait_until(lock, *next, changed);
+    } else {
+      watch_changed_.wait(lock, changed);
+    }
+  }
+}
+
+}  // namespace nestling

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+#include "base/thread_pool.h"
+#include "container/reader.h"
+#include "modality/audio/audio_tower.h"
+#include "modality/hard_embeddings.h"
+#include "modality/media.h"
+#include "modality/media_cache.h"
+#include "modality/tower_slot.h"
+#include "modality/vision/image.h"
+#include "modality/vision/vision_tower.h"
+
+namespace nestling {
+
+struct TowersOptions {
+  // A tower that nobody has used for so long is let go; 0: only on request.
+  double idle_seconds = 0;
+  // Most bytes of soft tokens that are kept for images and sounds that come again.
+  uint64_t cache_bytes = 16 << 20;
+  // Asked before a tower is loaded; an error is the load's. May be empty.
+  std::function<Status(TowerKind)> admit;
+};
+
+struct TowerInfo {
+  TowerState state = TowerState::kAbsent;
+  TowerCounters counters;
+  uint64_t weight_bytes = 0;      // resident while it is ready
+  uint64_t activation_bytes = 0;  // resident at most, while it encodes; 0 unless it is ready
+  uint64_t parameters = 0;        // in the container
+};
+
+// What a prompt and its images and sounds must be like; zeros: no such tower, or a damaged one.
+struct MediaShape {
+  uint32_t image_tokens = 0;  // placeholders of an image
+  uint32_t image_width = 0;   // of its pixels after the resize
+  uint32_t image_height = 0;
+  uint32_t audio_tokens = 0;  // placeholders of a clip
+  uint32_t min_samples = 0;   // of a sound
+  uint32_t max_samples = 0;   // of one clip; a longer sound makes several
+};
+
+// The towers of a model: absent, unloaded, loading or ready; loaded by the first image or sound or
+// on request, and let go again. Text never touches their pages. Thread-safe.
+class Towers {
+ public:
+  // Both are borrowed and must outlive the towers.
+  Towers(const ContainerReader& reader, const ThreadPool& pool, TowersOptions options);
+  ~Towers();
+  Towers(const Towers&) = delete;
+  Towers& operator=(const Towers&) = delete;
+
+  const MediaShape& shape() const { return shape_; }
+
+  // Each loads its tower if need be. kNotFound: the container has none; kBadModel, kUnsupported: it
+  // is damaged; kOutOfMemory: nothing has changed; kInvalidArgument: the image or the sound.
+  Result<Media> EncodeImage(const ImageView& image);
+  // pixels [3, height, width] as PrepareImage makes them.
+  Result<Media> EncodePixels(std::span<const float> pixels);
+  // Mono PCM at 16 kHz, full scale -1 .. 1, of any length from MediaShape.min_samples on: a sound
+  // longer than a clip is cut by AudioTower::Split, and every piece takes its own placeholders.
+  Result<Media> EncodeSound(std::span<const float> pcm);
+  // For sounds that are encoded clip by clip elsewhere (SoundRecording).
+  Result<std::shared_ptr<AudioTower>> AcquireAudio();
+  Result<Media> SoundOf(std::vector<SharedSoftTokens> pieces);
+
+  Status Load(TowerKind kind, bool in_background);
+  // Lets a tower go; its last running encoding keeps it until it ends.
+  void Unload(TowerKind kind);
+  // Lets go of the towers that nobody uses now, for a process that is short of memory. Returns
+  // the bytes of weights that are free afterwards.
+  uint64_t UnloadIdle();
+  TowerInfo Info(TowerKind kind) const;
+
+  MediaCacheCounters cache_counters() const { return cache_.counters(); }
+  void ClearCache() { cache_.Clear(); }
+  HardEmbeddings& hard_embeddings() { return hard_embeddings_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  template <typename Make>
+  Result<Media> Cached(const MediaKey& key, const Make& make);
+  Result<Media> Encode(VisionTower& tower, std::span<const float> pixels);
+  Result<std::shared_ptr<VisionTower>> AcquireVision();
+  Media MediaOf(TowerKind kind, std::vector<SharedSoftTokens> pieces) const;
+  Status Admit(TowerKind kind) const;
+  // Unloads what has been idle for long enough, until the towers are destroyed.
+  void WatchIdle();
+  void StartWatching();
+
+  const ContainerReader& reader_;
+  const TowersOptions options_;
+  MediaShape shape_;
+  MediaCache cache_;
+  HardEmbeddings hard_embeddings_;
+  TowerSlot<VisionTower> vision_;
+  TowerSlot<AudioTower> audio_;
+
+  std::mutex watch_mutex_;  // of what follows
+  std::condition_variable watch_changed_;
+  bool stop_watching_ = false;
+  uint64_t num_uses_ = 0;
+  std::thread watcher_;
+};
+
+}  // namespace nestling
