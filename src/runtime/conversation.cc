@@ -9,8 +9,24 @@
 namespace nestling {
 namespace {
 
+Message ToMessage(Role role, std::span<const MessagePart> parts) {
+  Message message{role, {}};
+  for (const MessagePart& part : parts) {
+    if (part.media == nullptr) {
+      message.parts.push_back({ContentPart::Type::kText, std::string(part.text)});
+      continue;
+    }
+    const bool image = part.media->kind == TowerKind::kVision;
+    for (size_t i = 0; i < part.media->pieces.size(); ++i) {
+      message.parts.push_back({image ? ContentPart::Type::kImage : ContentPart::Type::kAudio, {}});
+    }
+  }
+  return message;
+}
+
 Message TextMessage(Role role, std::string_view text) {
-  return Message{role, {ContentPart{ContentPart::Type::kText, std::string(text)}}};
+  const MessagePart part{text};
+  return ToMessage(role, {&part, 1});
 }
 
 }  // namespace
@@ -19,6 +35,7 @@ void Conversation::Reset() {
   state_ = State::kEmpty;
   system_text_.clear();
   pending_.clear();
+  pending_rows_ = SoftRows();
 }
 
 Status Conversation::CheckTurn(Role role) const {
@@ -43,21 +60,25 @@ bool Conversation::EndsWithEndOfTurn() const {
   return end_of_turn >= 0 && session_.tokens().back() == end_of_turn;
 }
 
-Result<std::vector<int32_t>> Conversation::Render(Role role, std::string_view text) const {
+Result<std::vector<int32_t>> Conversation::Render(Role role,
+                                                  std::span<const MessagePart> parts) const {
   const Tokenizer& tokenizer = *session_.engine().tokenizer();
+  const PlaceholderCounts counts = session_.engine().placeholder_counts();
   if (role == Role::kAssistant) {
     // The turn is open already, so that the text is all there is to add.
-    return tokenizer.Encode(StripWhitespace(text), EncodeOptions{});
+    std::string text;
+    for (const MessagePart& part : parts) text += StripWhitespace(part.text);
+    return tokenizer.Encode(text, EncodeOptions{});
   }
   if (state_ == State::kReply) {
     ASSIGN_OR_RETURN(const Prompt prompt,
-                     RenderNextTurn(TextMessage(role, text), EndsWithEndOfTurn(), {}));
+                     RenderNextTurn(ToMessage(role, parts), EndsWithEndOfTurn(), counts));
     return EncodePrompt(tokenizer, prompt, /*add_bos=*/false);
   }
   std::vector<Message> messages;
   if (state_ == State::kSystem) messages.push_back(TextMessage(Role::kSystem, system_text_));
-  messages.push_back(TextMessage(role, text));
-  ASSIGN_OR_RETURN(const Prompt prompt, RenderChat(messages, {}));
+  messages.push_back(ToMessage(role, parts));
+  ASSIGN_OR_RETURN(const Prompt prompt, RenderChat(messages, counts));
   return EncodePrompt(tokenizer, prompt, /*add_bos=*/false);
 }
 
@@ -71,6 +92,11 @@ Status Conversation::CheckRoom(size_t num_tokens) const {
 }
 
 Status Conversation::AddMessage(Role role, std::string_view text) {
+  const MessagePart part{text};
+  return AddMessage(role, {&part, 1});
+}
+
+Status Conversation::AddMessage(Role role, std::span<const MessagePart> parts) {
   if (session_.engine().tokenizer() == nullptr) {
     return FailedPrecondition("the container has no tokenizer: messages need one");
   }
@@ -79,16 +105,30 @@ Status Conversation::AddMessage(Role role, std::string_view text) {
     return FailedPrecondition("the session holds ", session_.num_tokens(),
                               " tokens that are no messages: reset it first");
   }
-  if (const size_t at = FindInvalidUtf8(text); at != std::string_view::npos) {
-    return InvalidArgument("text: not UTF-8 at byte ", at);
+  std::vector<Media> media;
+  for (const MessagePart& part : parts) {
+    if (part.media != nullptr) {
+      if (role != Role::kUser) {
+        return InvalidArgument("an image or a sound in a message that is not the user's");
+      }
+      media.push_back(*part.media);
+    } else if (const size_t at = FindInvalidUtf8(part.text); at != std::string_view::npos) {
+      return InvalidArgument("text: not UTF-8 at byte ", at);
+    }
   }
   if (role == Role::kSystem) {
-    system_text_ = text;
+    system_text_.clear();
+    for (const MessagePart& part : parts) system_text_ += part.text;
     state_ = State::kSystem;
     return OkStatus();
   }
-  ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, Render(role, text));
+  ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, Render(role, parts));
   RETURN_IF_ERROR(CheckRoom(tokens.size()));
+  const Engine& engine = session_.engine();
+  ASSIGN_OR_RETURN(const SoftRows rows, SoftRows::Assign(tokens, engine.header().special_tokens,
+                                                         media, engine.container().content_hash(),
+                                                         engine.text_config().hidden_size));
+  pending_rows_.Append(rows, pending_.size());
   pending_.insert(pending_.end(), tokens.begin(), tokens.end());
   state_ = role == Role::kUser ? State::kModelTurn : State::kReply;
   return OkStatus();
@@ -96,9 +136,10 @@ Status Conversation::AddMessage(Role role, std::string_view text) {
 
 Status Conversation::RunPending() {
   const uint32_t before = session_.num_tokens();
-  const Status status = session_.Prefill(pending_);
+  const Status status = session_.Prefill(pending_, pending_rows_);
   const uint32_t taken = session_.num_tokens() - before;
   pending_.erase(pending_.begin(), pending_.begin() + taken);
+  pending_rows_.DropFront(taken);
   return status;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,12 @@
 #include "text/chat_template.h"
 
 namespace nestling {
+
+// A part of a message: text, or an image or a sound.
+struct MessagePart {
+  std::string_view text;
+  const Media* media = nullptr;  // null: text
+};
 
 // Messages in the model's chat template on top of a session. History lives in the kv cache: each
 // message is tokenised once, and run once by the Reply after it. Same threads as the session.
@@ -26,6 +33,10 @@ class Conversation {
   // tokenizer) leave everything as it was. An assistant's message is a reply from elsewhere, which
   // Reply() may continue. Runs nothing.
   Status AddMessage(Role role, std::string_view text);
+  // The same for text, images and sounds in any order; only the user's messages have the latter. A
+  // sound of several clips takes a placeholder for each. kInvalidArgument also for media of another
+  // model.
+  Status AddMessage(Role role, std::span<const MessagePart> parts);
 
   // Runs what waits and generates the model's reply, or more of it if it was cut short. A reply
   // that is cancelled before its first token is an empty one: kCancelled with no tokens. After an
@@ -49,7 +60,7 @@ class Conversation {
   };
 
   // Ids that a message adds, its role's turn being checked.
-  Result<std::vector<int32_t>> Render(Role role, std::string_view text) const;
+  Result<std::vector<int32_t>> Render(Role role, std::span<const MessagePart> parts) const;
   Status CheckTurn(Role role) const;
   Status CheckRoom(size_t num_tokens) const;
   bool EndsWithEndOfTurn() const;
@@ -62,6 +73,7 @@ class Conversation {
   State state_ = State::kEmpty;
   std::string system_text_;
   std::vector<int32_t> pending_;
+  SoftRows pending_rows_;  // of placeholders among them
 };
 
 }  // namespace nestling

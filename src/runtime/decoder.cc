@@ -118,12 +118,14 @@ PleCounters Decoder::ple_counters() const {
   return sum;
 }
 
-Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
+Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens,
+                    std::span<const float* const> embeddings, uint32_t position, Want want,
                     LogitsSink sink, const std::atomic<bool>& cancelled) {
   NESTLING_DCHECK(!tokens.empty() && tokens.size() <= chunk_tokens_);
+  NESTLING_DCHECK(embeddings.size() == tokens.size());
   replace_ple_ = FindPleBatch(tokens);  // from here on, the other one may hold the next chunk
   Pass pass{scratch, tokens.size(), position, *ple_[replace_ple_]};
-  Embed(pass, tokens);
+  Embed(pass, tokens, embeddings);
   RETURN_IF_ERROR(InitStreams(pass));
   ComputeRope(pass);
   const uint32_t last_owner = config_.first_kv_shared_layer() - 1;
@@ -140,13 +142,18 @@ Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t 
   return EmitLogits(pass, tokens.size() - pass.rows, sink);
 }
 
-void Decoder::Embed(Pass& pass, std::span<const int32_t> tokens) {
+void Decoder::Embed(Pass& pass, std::span<const int32_t> tokens,
+                    std::span<const float* const> embeddings) {
   const size_t hidden = config_.hidden_size;
   const float scale = std::sqrt(static_cast<float>(hidden));
   ForRows(engine_.pool(), pass.rows, [&](size_t t) {
     float* row = pass.s.embedding + t * hidden;
-    DequantizeRow(blocks_.embedding(), static_cast<size_t>(tokens[t]), row);
-    kernels::Scale(row, scale, hidden);
+    if (embeddings[t] != nullptr) {
+      std::memcpy(row, embeddings[t], hidden * sizeof(float));
+    } else {
+      DequantizeRow(blocks_.embedding(), static_cast<size_t>(tokens[t]), row);
+      kernels::Scale(row, scale, hidden);
+    }
     std::memcpy(pass.s.streams[0] + t * hidden, row, hidden * sizeof(float));
   });
 }

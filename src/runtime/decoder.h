@@ -44,9 +44,12 @@ class Decoder {
   PleCounters ple_counters() const;
 
   // Runs tokens at positions position, position + 1, ...; 1 <= tokens.size() <= chunk_tokens.
+  // `embeddings`, one [hidden] row or null for each token, replace those of the table, as they are:
+  // the table's are scaled, these are not.
   // After an error or a cancellation the cache holds nothing that a repetition from `position`
   // would trip over.
-  Status Run(Scratch& scratch, std::span<const int32_t> tokens, uint32_t position, Want want,
+  Status Run(Scratch& scratch, std::span<const int32_t> tokens,
+             std::span<const float* const> embeddings, uint32_t position, Want want,
              LogitsSink sink, const std::atomic<bool>& cancelled);
 
   // One kept layer of a slice.
@@ -94,7 +97,7 @@ class Decoder {
 
   // The number of the batch that holds the tokens' PLE rows, or will.
   size_t FindPleBatch(std::span<const int32_t> tokens);
-  void Embed(Pass& pass, std::span<const int32_t> tokens);
+  void Embed(Pass& pass, std::span<const int32_t> tokens, std::span<const float* const> embeddings);
   Status InitStreams(Pass& pass);
   void ComputeRope(Pass& pass);
   Status RunLayer(Pass& pass, const Step& step);

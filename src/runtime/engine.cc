@@ -101,6 +101,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
                                                 .cache_bytes = options.ple_cache_bytes,
                                                 .calls = options.ple_storage}));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
+  engine->towers_ = std::make_unique<Towers>(
+      container, *engine->pool_,
+      TowersOptions{options.tower_idle_seconds, options.media_cache_bytes, {}});
   ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_));
   engine->scratch_pool_ =
       std::make_unique<ScratchPool>(container.header().text, engine->chunk_tokens_);
@@ -163,6 +166,9 @@ EngineMemory Engine::memory() const {
   memory.mapped += ple_->mapped_bytes();
   memory.ple_cache = ple_->cache_bytes();
   memory.ple_resident = ple_->resident_bytes();
+  memory.vision = towers_->Info(TowerKind::kVision).weight_bytes;
+  memory.audio = towers_->Info(TowerKind::kAudio).weight_bytes;
+  memory.media_cache = towers_->cache_counters().bytes;
   return memory;
 }
 

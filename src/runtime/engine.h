@@ -11,8 +11,10 @@
 #include "base/thread_pool.h"
 #include "container/reader.h"
 #include "kernels/attention/attention.h"
+#include "modality/towers.h"
 #include "model/weights.h"
 #include "ple/ple_store.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace nestling {
@@ -45,7 +47,9 @@ struct EngineOptions {
   double target_decode_rate = 0;
   uint32_t budget_context_tokens = 0;  // of the session that the budget reckons with; 0: default
   PleMode ple_mode = PleMode::kStream;
-  uint64_t ple_cache_bytes = 0;         // of kStream; 0: the default
+  uint64_t ple_cache_bytes = 0;   // of kStream; 0: the default
+  double tower_idle_seconds = 0;  // TowersOptions
+  uint64_t media_cache_bytes = TowersOptions().cache_bytes;
   StorageCalls* ple_storage = nullptr;  // borrowed; for tests, which put faults in between
 };
 
@@ -57,6 +61,9 @@ struct EngineMemory {
   uint64_t loaded_parameters = 0;  // of the text decoder
   uint64_t ple_cache = 0;          // most that cached rows will take
   uint64_t ple_resident = 0;       // the whole PLE table, PleMode::kResident
+  uint64_t vision = 0;             // the tower's weights, while it is ready
+  uint64_t audio = 0;
+  uint64_t media_cache = 0;  // soft tokens of images and sounds that may come again
 };
 
 // A loaded model: weights packed once and shared by all sessions. Immutable after Create and
@@ -74,6 +81,10 @@ class Engine {
   const ContainerReader& container() const { return *container_; }
   const HeaderFields& header() const { return container_->header(); }
   const TextConfig& text_config() const { return container_->header().text; }
+  // Soft tokens that stand for an image and for a clip of sound; 0 without the tower.
+  PlaceholderCounts placeholder_counts() const {
+    return {towers_->shape().image_tokens, towers_->shape().audio_tokens};
+  }
   // nullptr when the container has no tokenizer: text calls then fail, token calls work.
   const Tokenizer* tokenizer() const { return tokenizer_.get(); }
   const ThreadPool& pool() const { return *pool_; }
@@ -88,6 +99,7 @@ class Engine {
   // For sessions.
   DecoderBlocks& blocks() const { return *blocks_; }
   PleStore& ple() const { return *ple_; }
+  Towers& towers() const { return *towers_; }
   const ModelWeights& weights() const { return *weights_; }
   ScratchPool& scratch_pool() const { return *scratch_pool_; }
   kernels::KvType ResolveKvType(KvChoice wanted) const;
@@ -108,6 +120,7 @@ class Engine {
   std::unique_ptr<PleStore> ple_;
   std::unique_ptr<ScratchPool> scratch_pool_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<Towers> towers_;
   SliceConfig default_slice_;
   std::unique_ptr<SliceChoice> choice_;
   uint64_t memory_budget_bytes_ = 0;

@@ -36,6 +36,7 @@ Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
   ASSIGN_OR_RETURN(session->decoder_, Decoder::Create(engine, session->context_tokens_, chunk,
                                                       engine.ResolveKvType(options.kv)));
   session->tokens_.reserve(session->context_tokens_);
+  session->embeddings_.reserve(chunk);
   ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
   session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();
   RETURN_IF_ERROR(engine.ReserveSession(session->counters_.kv_bytes));
@@ -43,11 +44,18 @@ Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
   return session;
 }
 
-Status Session::CheckTokens(std::span<const int32_t> tokens) const {
-  const uint32_t vocab = engine_.text_config().vocab_size;
+Status Session::CheckTokens(std::span<const int32_t> tokens, const SoftRows& rows) const {
+  const HeaderFields& header = engine_.header();
+  const uint32_t vocab = header.text.vocab_size;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= vocab) {
       return InvalidArgument("token ", i, " is ", tokens[i], ", the vocabulary has ", vocab);
+    }
+    const bool image = header.vision.present && tokens[i] == header.special_tokens.image_soft;
+    const bool sound = header.audio.present && tokens[i] == header.special_tokens.audio_soft;
+    if ((image || sound) && rows.Find(i) == nullptr) {
+      return InvalidArgument("token ", i, " is the placeholder of ", image ? "an image" : "a sound",
+                             ", and none was given for it");
     }
   }
   const size_t room = context_tokens_ - tokens_.size();
@@ -95,12 +103,29 @@ Status Session::RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size
   Decoder::Want decoder_want = Decoder::Want::kNone;
   if (want == Want::kAll) decoder_want = Decoder::Want::kAll;
   if (want == Want::kLast) decoder_want = Decoder::Want::kLast;
+  RETURN_IF_ERROR(FindEmbeddings(tokens, position));
   num_written_ = std::max(num_written_, position + tokens.size());  // even if it fails half-way
-  const Status status = decoder_->Run(scratch, tokens, static_cast<uint32_t>(position),
+  const Status status = decoder_->Run(scratch, tokens, embeddings_, static_cast<uint32_t>(position),
                                       decoder_want, row, cancelled_);
   UpdatePleCounters();
   RETURN_IF_ERROR(status);
   counters_.ple_rows_read += tokens.size();
+  return OkStatus();
+}
+
+Status Session::FindEmbeddings(std::span<const int32_t> tokens, size_t position) {
+  HardEmbeddings& hard = engine_.towers().hard_embeddings();
+  embeddings_.clear();
+  hard_rows_.clear();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const float* row = soft_rows_.Find(position + i);
+    if (row == nullptr && hard.TowerOf(tokens[i])) {
+      ASSIGN_OR_RETURN(HardEmbeddings::Vector vector, hard.Get(tokens[i]));
+      row = vector->data();
+      hard_rows_.push_back(std::move(vector));
+    }
+    embeddings_.push_back(row);
+  }
   return OkStatus();
 }
 
@@ -112,29 +137,35 @@ void Session::UpdatePleCounters() {
   counters_.ple_wait_seconds = static_cast<double>(ple.wait_ns) * 1e-9;
 }
 
-Status Session::Prefill(std::span<const int32_t> tokens) {
-  RETURN_IF_ERROR(CheckTokens(tokens));
+Status Session::Prefill(std::span<const int32_t> tokens, const SoftRows& rows) {
+  RETURN_IF_ERROR(CheckTokens(tokens, rows));
   if (tokens.empty()) return OkStatus();
   const RunningCall running(*this);
-  return AppendAndRun(tokens, Want::kLast, {});
+  return AppendAndRun(tokens, rows, Want::kLast, {});
 }
 
-Status Session::PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row) {
-  RETURN_IF_ERROR(CheckTokens(tokens));
+Status Session::PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row,
+                                  const SoftRows& rows) {
+  RETURN_IF_ERROR(CheckTokens(tokens, rows));
   if (tokens.empty()) return OkStatus();
   const RunningCall running(*this);
   // A token that was generated but not run yet has no row of its own here.
   RETURN_IF_ERROR(RunPending(Want::kNone, {}));
-  return AppendAndRun(tokens, Want::kAll, row);
+  return AppendAndRun(tokens, rows, Want::kAll, row);
 }
 
-Status Session::AppendAndRun(std::span<const int32_t> tokens, Want want, LogitsRow row) {
+Status Session::AppendAndRun(std::span<const int32_t> tokens, const SoftRows& rows, Want want,
+                             LogitsRow row) {
   const Clock::time_point start = Clock::now();
   const size_t cached_before = num_cached_, size_before = tokens_.size();
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  soft_rows_.Append(rows, size_before);
   const Status status = RunPending(want, row);
   // New tokens that did not run are not part of the session.
-  if (!status.ok()) tokens_.resize(std::max(num_cached_, size_before));
+  if (!status.ok()) {
+    tokens_.resize(std::max(num_cached_, size_before));
+    soft_rows_.Truncate(tokens_.size());
+  }
   counters_.prefill_tokens += num_cached_ - cached_before;
   counters_.prefill_seconds += SecondsSince(start);
   return status;
@@ -155,6 +186,7 @@ Status Session::Refresh() {
 
 void Session::Reset() {
   tokens_.clear();
+  soft_rows_ = SoftRows();
   num_cached_ = 0;
   num_written_ = 0;
   logits_valid_ = false;
@@ -174,6 +206,7 @@ Status Session::Truncate(uint32_t num_tokens) {
                               engine_.text_config().sliding_window, " and one chunk");
   }
   tokens_.resize(num_tokens);
+  soft_rows_.Truncate(num_tokens);
   num_cached_ = std::min<size_t>(num_cached_, num_tokens);
   logits_valid_ = false;
   return OkStatus();

@@ -13,6 +13,7 @@
 #include "base/function_ref.h"
 #include "base/status.h"
 #include "runtime/engine.h"
+#include "runtime/soft_rows.h"
 #include "sampling/sampler.h"
 
 namespace nestling {
@@ -87,14 +88,16 @@ class Session {
                                                  const SessionOptions& options);
   ~Session();
 
-  // Appends tokens to the kv cache. kInvalidArgument (an id out of range) and kContextFull leave
-  // the session unchanged; kCancelled and kIoError keep the tokens of finished chunks.
-  Status Prefill(std::span<const int32_t> tokens);
+  // Appends tokens to the kv cache; `rows` are those of their placeholders. kInvalidArgument (an id
+  // out of range, a placeholder of an image or a sound without a row) and kContextFull leave the
+  // session unchanged; kCancelled and kIoError keep the tokens of finished chunks.
+  Status Prefill(std::span<const int32_t> tokens, const SoftRows& rows = {});
 
   // Like Prefill, but calls `row` with the logits of every token, in order; they are valid
   // during the call. No shortcut is taken: every layer runs for every position.
   using LogitsRow = FunctionRef<Status(size_t index, std::span<const float> logits)>;
-  Status PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row);
+  Status PrefillWithLogits(std::span<const int32_t> tokens, LogitsRow row,
+                           const SoftRows& rows = {});
 
   // Generates from the last token; the sampler's random sequence begins anew. kFailedPrecondition
   // when the session is empty. The callback returns false to stop. Afterwards the kv cache holds
@@ -149,15 +152,18 @@ class Session {
 
   explicit Session(const Engine& engine);
 
-  // Ids in the vocabulary, and room for them.
-  Status CheckTokens(std::span<const int32_t> tokens) const;
+  // Ids in the vocabulary, rows for placeholders, and room for all.
+  Status CheckTokens(std::span<const int32_t> tokens, const SoftRows& rows) const;
   // Runs the tokens that the kv cache does not hold yet, chunk by chunk. `row` may be empty.
   Status RunPending(Want want, LogitsRow row);
   // Appends and runs; tokens that could not be run are taken off again.
-  Status AppendAndRun(std::span<const int32_t> tokens, Want want, LogitsRow row);
+  Status AppendAndRun(std::span<const int32_t> tokens, const SoftRows& rows, Want want,
+                      LogitsRow row);
   void UpdatePleCounters();
   // Makes logits_ those of the last token.
   Status Refresh();
+  // Fills embeddings_ for tokens from `position` on.
+  Status FindEmbeddings(std::span<const int32_t> tokens, size_t position);
   // One chunk through the decoder: tokens from `position` on.
   Status RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size_t position, Want want,
                   LogitsRow row);
@@ -175,8 +181,11 @@ class Session {
   std::unique_ptr<Decoder> decoder_;
   uint32_t context_tokens_ = 0;
   std::vector<int32_t> tokens_;
-  uint64_t reserved_bytes_ = 0;  // of the engine's memory budget
-  size_t num_cached_ = 0;        // tokens whose keys and values are in the cache
+  SoftRows soft_rows_;                             // of placeholders among tokens_
+  std::vector<const float*> embeddings_;           // of a chunk, see Decoder::Run
+  std::vector<HardEmbeddings::Vector> hard_rows_;  // those of embeddings_ that are not soft
+  uint64_t reserved_bytes_ = 0;                    // of the engine's memory budget
+  size_t num_cached_ = 0;                          // tokens whose keys and values are in the cache
   size_t num_written_ = 0;       // positions that were ever written since the last Reset
   int32_t next_token_ = 0;       // NextTokens' result when it is a single one
   AlignedBuffer<float> logits_;  // [vocab], of the last token when logits_valid_
