@@ -55,10 +55,8 @@ class TowerSlot {
     if (state_ == TowerState::kUnloaded) {
       state_ = TowerState::kLoading;
       lock.unlock();
-      RETURN_IF_ERROR(Load());
-      lock.lock();
-      // Another thread may have let it go again meanwhile.
-      if (state_ != TowerState::kReady) return FailedPrecondition("the tower was unloaded");
+      // Whoever lets it go from here on, this use has it.
+      return Load();
     }
     if (state_ == TowerState::kAbsent) return NotFound("the container has no such tower");
     last_use_ = Clock::now();
@@ -118,7 +116,7 @@ class TowerSlot {
 
  private:
   // From kLoading to kReady, or back to kUnloaded.
-  Status Load() {
+  Result<Lease> Load() {
     const Clock::time_point start = Clock::now();
     Result<std::unique_ptr<Tower>> made = [this]() -> Result<std::unique_ptr<Tower>> {
       try {
@@ -137,7 +135,8 @@ class TowerSlot {
       counters_.load_seconds = std::chrono::duration<double>(last_use_ - start).count();
     }
     changed_.notify_all();
-    return made.status();
+    if (!made.ok()) return made.status();
+    return tower_;
   }
 
   template <typename Condition>

@@ -255,8 +255,9 @@ void Towers::StartWatching() {
 }
 
 void Towers::WatchIdle() {
+  constexpr double kLongest = 1e8;  // three years; the clock counts no further than centuries
   const auto idle = std::chrono::duration_cast<Clock::duration>(
-      std::chrono::duration<double>(options_.idle_seconds));
+      std::chrono::duration<double>(std::min(options_.idle_seconds, kLongest)));
   // While a tower is in use beyond its time, it is looked at again after this.
   const Clock::duration pause = std::max<Clock::duration>(idle / 4, std::chrono::milliseconds(10));
   std::unique_lock lock(watch_mutex_);
