@@ -24,13 +24,24 @@ void FillBytes(std::vector<uint8_t>* bytes) {
   }
 }
 
+// One of a kernel's products: its name, its operands' sizes, and how it is called.
+struct Product {
+  const char* name;
+  size_t weight_bits;
+  bool block_scaled;
+  void (*TiledLinearKernel::*run)(const TiledArgs& args);
+};
+constexpr Product kProducts[] = {{"Int4", 4, true, &TiledLinearKernel::int4},
+                                 {"Int4Channel", 4, false, &TiledLinearKernel::int4_channel},
+                                 {"Int8", 8, false, &TiledLinearKernel::int8}};
+
 struct Problem {
-  Problem(const TiledLinearKernel& kernel, size_t rows_in, size_t k_in, size_t outputs_in,
-          bool int4)
+  Problem(const TiledLinearKernel& kernel, const Product& product, size_t rows_in, size_t k_in,
+          size_t outputs_in)
       : rows(rows_in), k(k_in), outputs(outputs_in), x(rows * k, 0.5f), codes(rows * k),
         row_scales(rows), offsets(rows * k / 32), totals(rows),
-        weights(int4 ? outputs * k / 2 : outputs * k),
-        scales(int4 ? outputs * k / 16 : outputs * 4), out(rows * outputs) {
+        weights(outputs * k * product.weight_bits / 8),
+        scales(product.block_scaled ? outputs * k / 16 : outputs * 4), out(rows * outputs) {
     FillBytes(&weights);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
     for (size_t r = 0; r < rows; ++r) {
@@ -50,15 +61,15 @@ struct Problem {
   TiledArgs args;
 };
 
-void Run(benchmark::State& state, const TiledLinearKernel& kernel, bool int4, size_t rows,
-         size_t k, size_t outputs) {
+void Run(benchmark::State& state, const TiledLinearKernel& kernel, const Product& product,
+         size_t rows, size_t k, size_t outputs) {
   if ((kernel.needs_isa & ~AvailableIsa()) != 0) {
     state.SkipWithError("not on this CPU");
     return;
   }
-  Problem problem(kernel, rows, k, outputs, int4);
+  Problem problem(kernel, product, rows, k, outputs);
   for (auto _ : state) {
-    (int4 ? kernel.int4 : kernel.int8)(problem.args);
+    (kernel.*product.run)(problem.args);
     benchmark::DoNotOptimize(problem.out.data());
   }
   const double products = static_cast<double>(state.iterations()) * rows * k * outputs;
@@ -119,14 +130,14 @@ constexpr Shape kShapes[] = {
 
 const int kRegistered = [] {
   for (const TiledLinearKernel* kernel : TiledLinearKernels()) {
-    for (const bool int4 : {true, false}) {
+    for (const Product& product : kProducts) {
       for (const Shape& shape : kShapes) {
         for (const size_t rows : {1u, 128u}) {
           if (kernel->needs_isa == kIsaNone && rows > 1) continue;
-          const std::string name = std::string(int4 ? "Int4/" : "Int8/") + kernel->name + "/" +
+          const std::string name = std::string(product.name) + "/" + kernel->name + "/" +
                                    shape.name + "/" + std::to_string(rows);
-          benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) {
-            Run(state, *kernel, int4, rows, shape.k, shape.outputs);
+          benchmark::RegisterBenchmark(name.c_str(), [=, &product](benchmark::State& state) {
+            Run(state, *kernel, product, rows, shape.k, shape.outputs);
           });
         }
       }

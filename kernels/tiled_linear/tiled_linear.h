@@ -4,7 +4,7 @@
 //
 // A tile is 16 outputs; within it blocks of 32 inputs follow one another (container/FORMAT.md,
 // layout "tiled"). Inputs are quantised per token to int8, symmetrically. Sums of products are
-// exact in int32; blocks are added in f32, in the order of the inputs.
+// exact in int32; blocks with scales of their own are added in f32, in the order of the inputs.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ void QuantizeInputs(const float* x, size_t k, int8_t* codes, float* scale, int32
 struct TiledArgs {
   QuantizedInputs x;
   size_t rows;           // tokens, >= 1
-  size_t k;              // inputs, a multiple of 32
+  size_t k;              // inputs, a multiple of 32, below 2^20: sums stay in int32
   const uint8_t* codes;  // of the whole matrix
   const void* scales;    // likewise
   size_t tile_begin;     // outputs [16 * tile_begin, 16 * tile_end) are computed
@@ -46,6 +46,10 @@ struct TiledArgs {
 //   scales [tile][block][16] bf16
 void TiledLinearInt4(const TiledArgs& args);
 
+// The same codes with one f32 scale per output: all products of an output are one sum in int32.
+//   scales [16 * tiles] f32
+void TiledLinearInt4Channel(const TiledArgs& args);
+
 // int8 codes, -127..127, f32 scale per output.
 //   codes  [tile][k / 4][16][4]: output after output, four inputs each
 //   scales [16 * tiles] f32
@@ -57,6 +61,7 @@ struct TiledLinearKernel {
   void (*quantize)(const float* x, size_t k, int8_t* codes, float* scale, int32_t* offsets,
                    int32_t* total);
   void (*int4)(const TiledArgs& args);
+  void (*int4_channel)(const TiledArgs& args);
   void (*int8)(const TiledArgs& args);
 };
 

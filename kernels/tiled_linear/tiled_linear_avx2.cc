@@ -64,6 +64,27 @@ void QuantizeAvx2(const float* x, size_t k, int8_t* codes, float* scale, int32_t
   *total = sum;
 }
 
+// Sums of pairs of products of half a tile's 32 inputs with those of several rows, k apart, in 16
+// bit: 16 products of at most 15 * 127 stay below 2^15.
+template <size_t kRows>
+__attribute__((always_inline)) inline void BlockProducts(const uint8_t* codes, const int8_t* x,
+                                                         size_t k, __m256i* products) {
+  const __m256i low_half = _mm256_set1_epi8(15);
+  for (size_t r = 0; r < kRows; ++r) products[r] = _mm256_setzero_si256();
+#pragma GCC unroll 4
+  for (size_t v = 0; v < 4; ++v) {
+    const __m256i pair = Load(codes + 64 * v);
+    const __m256i low = _mm256_and_si256(pair, low_half);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_half);
+    for (size_t r = 0; r < kRows; ++r) {
+      const int8_t* inputs = x + r * k + 4 * v;
+      products[r] = _mm256_add_epi16(
+          products[r], _mm256_add_epi16(_mm256_maddubs_epi16(low, FourInputs(inputs)),
+                                        _mm256_maddubs_epi16(high, FourInputs(inputs + 16))));
+    }
+  }
+}
+
 struct Int4 {
   static constexpr size_t kMaxRows = 4;
   static constexpr size_t kMaxTiles = 1;
@@ -76,27 +97,13 @@ struct Int4 {
         static_cast<const uint16_t*>(args.scales) + tile * blocks * kTileOutputs;
     const int8_t* x = args.x.codes + row * args.k;
     const int32_t* offsets = args.x.offsets + row * blocks;
-    const __m256i low_half = _mm256_set1_epi8(15);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 sums[2][kRows];
     for (size_t r = 0; r < kRows; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
     for (size_t block = 0; block < blocks; ++block) {
       for (size_t half = 0; half < 2; ++half) {
-        // 16-bit sums of 16 products of at most 15 * 127 stay below 2^15.
         __m256i products[kRows];
-        for (size_t r = 0; r < kRows; ++r) products[r] = _mm256_setzero_si256();
-#pragma GCC unroll 4
-        for (size_t v = 0; v < 4; ++v) {
-          const __m256i pair = Load(codes + 64 * v + 32 * half);
-          const __m256i low = _mm256_and_si256(pair, low_half);
-          const __m256i high = _mm256_and_si256(_mm256_srli_epi16(pair, 4), low_half);
-          for (size_t r = 0; r < kRows; ++r) {
-            const int8_t* inputs = x + r * args.k + 4 * v;
-            products[r] = _mm256_add_epi16(
-                products[r], _mm256_add_epi16(_mm256_maddubs_epi16(low, FourInputs(inputs)),
-                                              _mm256_maddubs_epi16(high, FourInputs(inputs + 16))));
-          }
-        }
+        BlockProducts<kRows>(codes + 32 * half, x, args.k, products);
         const __m256 scale = Bf16Scales(scales + 8 * half);
         for (size_t r = 0; r < kRows; ++r) {
           const __m256i block_sum = _mm256_add_epi32(_mm256_madd_epi16(products[r], ones),
@@ -115,6 +122,48 @@ struct Int4 {
       _mm256_storeu_ps(out, _mm256_mul_ps(sums[0][r], factor));
       _mm256_storeu_ps(out + 8, _mm256_mul_ps(sums[1][r], factor));
     }
+  }
+};
+
+// Sums of int32 times the scales of the outputs and of the row.
+template <size_t kRows>
+inline void StoreScaled(const __m256i (*sums)[kRows], const TiledArgs& args, size_t row,
+                        size_t tile) {
+  const float* scales = static_cast<const float*>(args.scales) + tile * kTileOutputs;
+  for (size_t r = 0; r < kRows; ++r) {
+    float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
+    const __m256 factor = _mm256_set1_ps(args.x.scales[row + r]);
+    for (size_t half = 0; half < 2; ++half) {
+      const __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + 8 * half), factor);
+      _mm256_storeu_ps(out + 8 * half, _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half][r]), scale));
+    }
+  }
+}
+
+struct Int4Channel {
+  static constexpr size_t kMaxRows = 4;
+  static constexpr size_t kMaxTiles = 1;
+
+  template <size_t kRows, size_t kTiles>
+  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+    const size_t blocks = args.k / kTileInputs;
+    const uint8_t* codes = args.codes + tile * blocks * 256;
+    const int8_t* x = args.x.codes + row * args.k;
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sums[2][kRows];
+    for (size_t r = 0; r < kRows; ++r) {
+      sums[0][r] = sums[1][r] = _mm256_set1_epi32(-8 * args.x.totals[row + r]);
+    }
+    for (size_t block = 0; block < blocks; ++block, codes += 256, x += kTileInputs) {
+      for (size_t half = 0; half < 2; ++half) {
+        __m256i products[kRows];
+        BlockProducts<kRows>(codes + 32 * half, x, args.k, products);
+        for (size_t r = 0; r < kRows; ++r) {
+          sums[half][r] = _mm256_add_epi32(sums[half][r], _mm256_madd_epi16(products[r], ones));
+        }
+      }
+    }
+    StoreScaled<kRows>(sums, args, row, tile);
   }
 };
 
@@ -141,21 +190,13 @@ struct Int8 {
         }
       }
     }
-    const float* scales = static_cast<const float*>(args.scales) + tile * kTileOutputs;
-    for (size_t r = 0; r < kRows; ++r) {
-      float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
-      const __m256 factor = _mm256_set1_ps(args.x.scales[row + r]);
-      for (size_t half = 0; half < 2; ++half) {
-        const __m256 scale = _mm256_mul_ps(_mm256_loadu_ps(scales + 8 * half), factor);
-        _mm256_storeu_ps(out + 8 * half, _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half][r]), scale));
-      }
-    }
+    StoreScaled<kRows>(sums, args, row, tile);
   }
 };
 
 }  // namespace
 
-const TiledLinearKernel kTiledLinearAvx2 = {"avx2", kIsaAvx2, &QuantizeAvx2, &RunTiles<Int4>,
-                                            &RunTiles<Int8>};
+const TiledLinearKernel kTiledLinearAvx2 = {
+    "avx2", kIsaAvx2, &QuantizeAvx2, &RunTiles<Int4>, &RunTiles<Int4Channel>, &RunTiles<Int8>};
 
 }  // namespace nestling::kernels

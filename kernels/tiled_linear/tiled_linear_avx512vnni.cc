@@ -42,6 +42,50 @@ void QuantizeAvx512(const float* x, size_t k, int8_t* codes, float* scale, int32
   *total = sum;
 }
 
+// products[t][r] += the products of a block of 32 inputs of kTiles tiles, tile_bytes apart, with
+// those of kRows rows, k apart.
+template <size_t kRows, size_t kTiles>
+__attribute__((always_inline)) inline void AddBlock(const uint8_t* codes, size_t tile_bytes,
+                                                    const int8_t* x, size_t k,
+                                                    __m512i (*products)[kRows]) {
+  const __m512i low_half = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+  for (size_t v = 0; v < 4; ++v) {
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; ++half) {
+      __m512i w[kTiles];
+#pragma GCC unroll 2
+      for (size_t t = 0; t < kTiles; ++t) {
+        const __m512i pair = _mm512_loadu_si512(codes + t * tile_bytes + 64 * v);
+        w[t] = _mm512_and_si512(half == 0 ? pair : _mm512_srli_epi16(pair, 4), low_half);
+      }
+#pragma GCC unroll 6
+      for (size_t r = 0; r < kRows; ++r) {
+        const __m512i inputs = FourInputs(x + r * k + 16 * half + 4 * v);
+#pragma GCC unroll 2
+        for (size_t t = 0; t < kTiles; ++t) {
+          products[t][r] = _mm512_dpbusd_epi32(products[t][r], w[t], inputs);
+        }
+      }
+    }
+  }
+}
+
+// Sums of int32 times the scales of the outputs and of the row.
+template <size_t kRows, size_t kTiles>
+inline void StoreScaled(const __m512i (*sums)[kRows], const TiledArgs& args, size_t row,
+                        size_t tile) {
+  for (size_t t = 0; t < kTiles; ++t) {
+    const __m512 scale =
+        _mm512_loadu_ps(static_cast<const float*>(args.scales) + (tile + t) * kTileOutputs);
+    for (size_t r = 0; r < kRows; ++r) {
+      const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(args.x.scales[row + r]));
+      _mm512_storeu_ps(args.out + (row + r) * args.out_stride + (tile + t) * kTileOutputs,
+                       _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][r]), factor));
+    }
+  }
+}
+
 // Up to 6 rows of two tiles: 12 registers of f32 sums and 12 of products. An input that was
 // broadcast serves both tiles, because broadcasts from memory, not products, would be the limit.
 struct Int4 {
@@ -56,7 +100,6 @@ struct Int4 {
         static_cast<const uint16_t*>(args.scales) + tile * blocks * kTileOutputs;
     const int8_t* x = args.x.codes + row * args.k;
     const int32_t* offsets = args.x.offsets + row * blocks;
-    const __m512i low_half = _mm512_set1_epi8(15);
     __m512 sums[kTiles][kRows];
     for (size_t t = 0; t < kTiles; ++t) {
       for (size_t r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
@@ -69,26 +112,7 @@ struct Int4 {
 #pragma GCC unroll 2
         for (size_t t = 0; t < kTiles; ++t) products[t][r] = offset;
       }
-#pragma GCC unroll 4
-      for (size_t v = 0; v < 4; ++v) {
-#pragma GCC unroll 2
-        for (size_t half = 0; half < 2; ++half) {
-          __m512i w[kTiles];
-#pragma GCC unroll 2
-          for (size_t t = 0; t < kTiles; ++t) {
-            const __m512i pair = _mm512_loadu_si512(codes + t * blocks * 256 + 64 * v);
-            w[t] = _mm512_and_si512(half == 0 ? pair : _mm512_srli_epi16(pair, 4), low_half);
-          }
-#pragma GCC unroll 6
-          for (size_t r = 0; r < kRows; ++r) {
-            const __m512i inputs = FourInputs(x + r * args.k + 16 * half + 4 * v);
-#pragma GCC unroll 2
-            for (size_t t = 0; t < kTiles; ++t) {
-              products[t][r] = _mm512_dpbusd_epi32(products[t][r], w[t], inputs);
-            }
-          }
-        }
-      }
+      AddBlock<kRows, kTiles>(codes, blocks * 256, x, args.k, products);
 #pragma GCC unroll 2
       for (size_t t = 0; t < kTiles; ++t) {
         const __m512 scale = Bf16Scales(scales + t * blocks * kTileOutputs);
@@ -108,6 +132,32 @@ struct Int4 {
                          _mm512_mul_ps(sums[t][r], _mm512_set1_ps(args.x.scales[row + r])));
       }
     }
+  }
+};
+
+// All products of an output are one sum. The registers would hold 12 rows of two tiles; 6 measured
+// fastest, 8 % ahead of 12.
+struct Int4Channel {
+  static constexpr size_t kMaxRows = 6;
+  static constexpr size_t kMaxTiles = 2;
+
+  template <size_t kRows, size_t kTiles>
+  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+    const size_t blocks = args.k / kTileInputs;
+    const uint8_t* codes = args.codes + tile * blocks * 256;
+    const int8_t* x = args.x.codes + row * args.k;
+    __m512i sums[kTiles][kRows];
+#pragma GCC unroll 2
+    for (size_t t = 0; t < kTiles; ++t) {
+#pragma GCC unroll 6
+      for (size_t r = 0; r < kRows; ++r) {
+        sums[t][r] = _mm512_set1_epi32(-8 * args.x.totals[row + r]);
+      }
+    }
+    for (size_t block = 0; block < blocks; ++block, codes += 256, x += kTileInputs) {
+      AddBlock<kRows, kTiles>(codes, blocks * 256, x, args.k, sums);
+    }
+    StoreScaled<kRows, kTiles>(sums, args, row, tile);
   }
 };
 
@@ -147,21 +197,14 @@ struct Int8 {
         }
       }
     }
-    for (size_t t = 0; t < kTiles; ++t) {
-      const __m512 scale =
-          _mm512_loadu_ps(static_cast<const float*>(args.scales) + (tile + t) * kTileOutputs);
-      for (size_t r = 0; r < kRows; ++r) {
-        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(args.x.scales[row + r]));
-        _mm512_storeu_ps(args.out + (row + r) * args.out_stride + (tile + t) * kTileOutputs,
-                         _mm512_mul_ps(_mm512_cvtepi32_ps(sums[t][r]), factor));
-      }
-    }
+    StoreScaled<kRows, kTiles>(sums, args, row, tile);
   }
 };
 
 }  // namespace
 
 const TiledLinearKernel kTiledLinearAvx512vnni = {
-    "avx512vnni", kIsaAvx512 | kIsaAvx512Vnni, &QuantizeAvx512, &RunTiles<Int4>, &RunTiles<Int8>};
+    "avx512vnni",    kIsaAvx512 | kIsaAvx512Vnni, &QuantizeAvx512,
+    &RunTiles<Int4>, &RunTiles<Int4Channel>,      &RunTiles<Int8>};
 
 }  // namespace nestling::kernels

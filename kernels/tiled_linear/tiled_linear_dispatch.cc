@@ -31,6 +31,8 @@ void QuantizeInputs(const float* x, size_t k, int8_t* codes, float* scale, int32
 
 void TiledLinearInt4(const TiledArgs& args) { Best().int4(args); }
 
+void TiledLinearInt4Channel(const TiledArgs& args) { Best().int4_channel(args); }
+
 void TiledLinearInt8(const TiledArgs& args) { Best().int8(args); }
 
 }  // namespace nestling::kernels

@@ -38,6 +38,47 @@ void QuantizeNeon(const float* x, size_t k, int8_t* codes, float* scale, int32_t
   *total = sum;
 }
 
+template <int kLane>
+struct Lane {
+  static constexpr int value = kLane;
+};
+
+// products[r] += the products of a block's 32 inputs of four outputs with those of the rows.
+template <size_t kRows>
+__attribute__((always_inline)) inline void AddBlock(const uint8_t* codes,
+                                                    const int8x16_t (*inputs)[2],
+                                                    int32x4_t* products) {
+  const uint8x16_t low_half = vdupq_n_u8(15);
+  const auto add = [&](auto lane) {
+    constexpr int kLane = decltype(lane)::value;
+    const uint8x16_t pair = vld1q_u8(codes + 64 * kLane);
+    const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(pair, low_half));
+    const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(pair, 4));
+    for (size_t r = 0; r < kRows; ++r) {
+      products[r] = vdotq_laneq_s32(products[r], low, inputs[r][0], kLane);
+      products[r] = vdotq_laneq_s32(products[r], high, inputs[r][1], kLane);
+    }
+  };
+  add(Lane<0>());
+  add(Lane<1>());
+  add(Lane<2>());
+  add(Lane<3>());
+}
+
+// Sums of int32 times the scales of the outputs and of the row.
+template <size_t kRows>
+inline void StoreScaled(const int32x4_t (*sums)[kRows], const TiledArgs& args, size_t row,
+                        size_t tile) {
+  const float* scales = static_cast<const float*>(args.scales) + tile * kTileOutputs;
+  for (size_t r = 0; r < kRows; ++r) {
+    float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
+    for (size_t q = 0; q < kQuarters; ++q) {
+      const float32x4_t scale = vmulq_n_f32(vld1q_f32(scales + 4 * q), args.x.scales[row + r]);
+      vst1q_f32(out + 4 * q, vmulq_f32(vcvtq_f32_s32(sums[q][r]), scale));
+    }
+  }
+}
+
 struct Int4 {
   static constexpr size_t kMaxRows = 4;
   static constexpr size_t kMaxTiles = 1;
@@ -50,7 +91,6 @@ struct Int4 {
         static_cast<const uint16_t*>(args.scales) + tile * blocks * kTileOutputs;
     const int8_t* x = args.x.codes + row * args.k;
     const int32_t* offsets = args.x.offsets + row * blocks;
-    const uint8x16_t low_half = vdupq_n_u8(15);
     float32x4_t sums[kRows][kQuarters];
     for (size_t r = 0; r < kRows; ++r) {
       for (size_t q = 0; q < kQuarters; ++q) sums[r][q] = vdupq_n_f32(0.0f);
@@ -64,20 +104,7 @@ struct Int4 {
       for (size_t q = 0; q < kQuarters; ++q) {
         int32x4_t products[kRows];
         for (size_t r = 0; r < kRows; ++r) products[r] = vdupq_n_s32(offsets[r * blocks]);
-        const auto add = [&](auto lane) {
-          constexpr int kLane = decltype(lane)::value;
-          const uint8x16_t pair = vld1q_u8(codes + 64 * kLane + 16 * q);
-          const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(pair, low_half));
-          const int8x16_t high = vreinterpretq_s8_u8(vshrq_n_u8(pair, 4));
-          for (size_t r = 0; r < kRows; ++r) {
-            products[r] = vdotq_laneq_s32(products[r], low, inputs[r][0], kLane);
-            products[r] = vdotq_laneq_s32(products[r], high, inputs[r][1], kLane);
-          }
-        };
-        add(Lane<0>());
-        add(Lane<1>());
-        add(Lane<2>());
-        add(Lane<3>());
+        AddBlock<kRows>(codes + 16 * q, inputs, products);
         const float32x4_t scale = Bf16Scales(scales + 4 * q);
         for (size_t r = 0; r < kRows; ++r) {
           sums[r][q] = vfmaq_f32(sums[r][q], vcvtq_f32_s32(products[r]), scale);
@@ -95,12 +122,33 @@ struct Int4 {
       }
     }
   }
+};
 
- private:
-  template <int kLane>
-  struct Lane {
-    static constexpr int value = kLane;
-  };
+struct Int4Channel {
+  static constexpr size_t kMaxRows = 4;
+  static constexpr size_t kMaxTiles = 1;
+
+  template <size_t kRows, size_t kTiles>
+  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+    const size_t blocks = args.k / kTileInputs;
+    const uint8_t* codes = args.codes + tile * blocks * 256;
+    const int8_t* x = args.x.codes + row * args.k;
+    int32x4_t sums[kQuarters][kRows];
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t q = 0; q < kQuarters; ++q) {
+        sums[q][r] = vdupq_n_s32(-8 * args.x.totals[row + r]);
+      }
+    }
+    for (size_t block = 0; block < blocks; ++block, codes += 256, x += kTileInputs) {
+      int8x16_t inputs[kRows][2];
+      for (size_t r = 0; r < kRows; ++r) {
+        inputs[r][0] = vld1q_s8(x + r * args.k);
+        inputs[r][1] = vld1q_s8(x + r * args.k + 16);
+      }
+      for (size_t q = 0; q < kQuarters; ++q) AddBlock<kRows>(codes + 16 * q, inputs, sums[q]);
+    }
+    StoreScaled<kRows>(sums, args, row, tile);
+  }
 };
 
 struct Int8 {
@@ -112,9 +160,9 @@ struct Int8 {
     const int8_t* codes =
         reinterpret_cast<const int8_t*>(args.codes) + tile * kTileOutputs * args.k;
     const int8_t* x = args.x.codes + row * args.k;
-    int32x4_t sums[kRows][kQuarters];
+    int32x4_t sums[kQuarters][kRows];
     for (size_t r = 0; r < kRows; ++r) {
-      for (size_t q = 0; q < kQuarters; ++q) sums[r][q] = vdupq_n_s32(0);
+      for (size_t q = 0; q < kQuarters; ++q) sums[q][r] = vdupq_n_s32(0);
     }
     for (size_t i = 0; i < args.k; i += 4, codes += 64, x += 4) {
       for (size_t r = 0; r < kRows; ++r) {
@@ -122,24 +170,18 @@ struct Int8 {
         memcpy(&four, x + r * args.k, sizeof four);
         const int8x16_t inputs = vreinterpretq_s8_s32(vdupq_n_s32(four));
         for (size_t q = 0; q < kQuarters; ++q) {
-          sums[r][q] = vdotq_s32(sums[r][q], vld1q_s8(codes + 16 * q), inputs);
+          sums[q][r] = vdotq_s32(sums[q][r], vld1q_s8(codes + 16 * q), inputs);
         }
       }
     }
-    const float* scales = static_cast<const float*>(args.scales) + tile * kTileOutputs;
-    for (size_t r = 0; r < kRows; ++r) {
-      float* out = args.out + (row + r) * args.out_stride + tile * kTileOutputs;
-      for (size_t q = 0; q < kQuarters; ++q) {
-        const float32x4_t scale = vmulq_n_f32(vld1q_f32(scales + 4 * q), args.x.scales[row + r]);
-        vst1q_f32(out + 4 * q, vmulq_f32(vcvtq_f32_s32(sums[r][q]), scale));
-      }
-    }
+    StoreScaled<kRows>(sums, args, row, tile);
   }
 };
 
 }  // namespace
 
-const TiledLinearKernel kTiledLinearNeondot = {"neondot", kIsaNeon | kIsaNeonDot, &QuantizeNeon,
-                                               &RunTiles<Int4>, &RunTiles<Int8>};
+const TiledLinearKernel kTiledLinearNeondot = {
+    "neondot",       kIsaNeon | kIsaNeonDot, &QuantizeNeon,
+    &RunTiles<Int4>, &RunTiles<Int4Channel>, &RunTiles<Int8>};
 
 }  // namespace nestling::kernels

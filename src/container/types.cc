@@ -120,9 +120,9 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
       }
       return MatrixStorage(dtype, layout, shape, num_shells);
     case Layout::kTiled:
-      if (shape.size() != 2 || (dtype != DType::kQ8C && dtype != DType::kQ4B32)) {
+      if (shape.size() != 2 || !quantised) {
         return BadModel("shape ", ShapeText(shape), " of ", DTypeName(dtype),
-                        ": the tiled layout needs [out, in] of q8c or q4b32");
+                        ": the tiled layout needs [out, in] of q8c, q4c or q4b32");
       }
       if (shape[0] % kTileOutputs != 0 || shape[1] % kBlockSize != 0) {
         return BadModel("shape ", ShapeText(shape), ": the tiled layout needs multiples of [",

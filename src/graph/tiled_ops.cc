@@ -17,7 +17,19 @@ constexpr size_t kUnitBytes = 64 << 10;
 constexpr size_t Aligned(size_t bytes) { return RoundUp(bytes, kAlignment); }
 
 size_t BytesOf(DType dtype, size_t elements) {
-  return dtype == DType::kQ4B32 ? elements / 2 : elements;
+  return dtype == DType::kQ8C ? elements : elements / 2;
+}
+
+// The product of tiles of this type; the container holds no others in tiles.
+void RunTiles(DType dtype, const kernels::TiledArgs& args) {
+  switch (dtype) {
+    case DType::kQ4B32:
+      return kernels::TiledLinearInt4(args);
+    case DType::kQ4C:
+      return kernels::TiledLinearInt4Channel(args);
+    default:
+      return kernels::TiledLinearInt8(args);
+  }
 }
 
 // Hands out the workspace from its beginning.
@@ -119,11 +131,7 @@ void TiledOps::Run(const ThreadPool& pool, size_t num_tokens, std::span<const fl
     args.tile_end = unit.tile_end;
     args.out = outputs[op.output];
     args.out_stride = op.out;
-    if (op.dtype == DType::kQ4B32) {
-      kernels::TiledLinearInt4(args);
-    } else {
-      kernels::TiledLinearInt8(args);
-    }
+    RunTiles(op.dtype, args);
   });
 }
 

@@ -72,14 +72,19 @@ void DequantizeTiledRow(const Matrix& matrix, size_t out_index, float* y) {
                                    matrix.data, first + i / 4 * 64 + lane * 4 + i % 4));
       }
     } else {
+      const bool blocked = matrix.dtype == DType::kQ4B32;
+      const float channel_scale =
+          blocked ? 1.0f : Load<float>(matrix.scales, shell * matrix.out + out_index);
       const size_t first_block = first / (kTileOutputs * kBlockSize);
       for (size_t i = 0; i < width; ++i) {
         const size_t block = first_block + i / kBlockSize, in_block = i % kBlockSize;
         const int pair = std::to_integer<int>(
             matrix.data[block * 256 + in_block % 16 / 4 * 64 + lane * 4 + in_block % 4]);
         const int code = (in_block < 16 ? pair & 15 : pair >> 4) - 8;
-        y[begin + i] = static_cast<float>(code) *
-                       Bf16ToFloat(Load<uint16_t>(matrix.scales, block * kTileOutputs + lane));
+        const float scale =
+            blocked ? Bf16ToFloat(Load<uint16_t>(matrix.scales, block * kTileOutputs + lane))
+                    : channel_scale;
+        y[begin + i] = static_cast<float>(code) * scale;
       }
     }
     begin = end;

@@ -59,8 +59,7 @@ DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
 }
 
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
-  const bool tiles = (dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
-                     spec.layout != Layout::kPleRows && spec.shape.size() == 2;
+  const bool tiles = !IsUnquantised(dtype) && spec.layout != Layout::kPleRows && spec.shape.size() == 2;
   if (!tiles || spec.shape[0] % kTileOutputs != 0 || !IsBlocked(spec.shape[1])) return spec.layout;
   // Slices cut the feed-forward matrices at their shells, and layers the PLE projection.
   const std::span<const uint32_t> cuts = CutsOf(spec.name, text);

@@ -143,10 +143,10 @@ class PanelWriter {
     // Elements, and scales of blocks, before this panel: those of the earlier shells, and of this
     // shell's earlier rows.
     const uint64_t before = out * first + panel.begin * width;
-    const bool int4 = plan.dtype == DType::kQ4B32;
-    const uint64_t scale = int4 ? before / kBlockSize * sizeof(uint16_t)
-                                : (panel.shell * out + panel.begin) * sizeof(float);
-    return Store(plan.name, int4 ? before / 2 : before, scale, scratch->panel);
+    const uint64_t scale = IsPerChannel(plan.dtype)
+                               ? (panel.shell * out + panel.begin) * sizeof(float)
+                               : before / kBlockSize * sizeof(uint16_t);
+    return Store(plan.name, plan.dtype == DType::kQ8C ? before : before / 2, scale, scratch->panel);
   }
 
   // The panel's rows as the container has them: without the groups of skipped layers.

@@ -280,7 +280,7 @@ void QuantiseRowsWith(Signs signs, DType dtype, std::span<const float> values, s
   }
 }
 
-// From rows to tiles; the scales of q8c stay as they are.
+// From rows to tiles; scales of channels stay as they are.
 void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
   const std::vector<std::byte> rows = std::move(panel->elements);
   const size_t row_bytes = RowBytes(dtype, row_length);
@@ -310,6 +310,7 @@ void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
         tile[i / 4 * 64 + i % 4] = (odd ? low >> 4 : low & std::byte{15}) |
                                    (odd ? high & std::byte{0xf0} : high << 4);
       }
+      if (dtype == DType::kQ4C) continue;
       std::memcpy(&panel->scales[(block * kTileOutputs + r % kTileOutputs) * sizeof(uint16_t)],
                   &row_scales[(r * blocks + b) * sizeof(uint16_t)], sizeof(uint16_t));
     }

@@ -37,7 +37,7 @@ Status CheckValues(DType dtype, std::span<const float> values);
 void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
                   QuantisedPanel* panel);
 
-// kTiled, q8c and q4b32: `values` is [rows, row_length], whole tiles of one shell: the number of rows
+// kTiled, of a quantised type: `values` is [rows, row_length], whole tiles of one shell: the number of rows
 // is a multiple of 16, row_length that of the shell and a multiple of 32.
 void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length,
                    QuantisedPanel* panel);

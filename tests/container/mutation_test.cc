@@ -341,6 +341,7 @@ INSTANTIATE_TEST_SUITE_P(DTypes, MutationTest,
                                            MutationCase{"q4c", DType::kQ4C, false},
                                            MutationCase{"q4b32", DType::kQ4B32, false},
                                            MutationCase{"q8c_tiles", DType::kQ8C, true},
+                                           MutationCase{"q4c_tiles", DType::kQ4C, true},
                                            MutationCase{"q4b32_tiles", DType::kQ4B32, true}),
                          [](const auto& test) { return std::string(test.param.name); });
 

@@ -31,6 +31,7 @@ TEST(StorageSizeTest, FollowsFromTypeLayoutAndShape) {
       {DType::kQ4B32, Layout::kRowMajor, {3, 64}, 1, 96, 12},
       {DType::kQ4B32, Layout::kTransposed, {6, 64}, 2, 192, 24},
       {DType::kQ8C, Layout::kTiled, {32, 64}, 3, 2048, 384},
+      {DType::kQ4C, Layout::kTiled, {32, 64}, 3, 1024, 384},
       {DType::kQ4B32, Layout::kTiled, {32, 64}, 3, 1024, 128},
       {DType::kF32, Layout::kPleRows, {10, 3, 8}, 1, 960, 0},
       {DType::kQ8C, Layout::kPleRows, {10, 3, 8}, 1, 360, 0},
@@ -72,7 +73,9 @@ TEST(StorageSizeTest, RefusesShapesThatTheFormatCannotHold) {
       {DType::kQ8C, Layout::kTiled, {8, 64}, 1, 0, 0},   // half a tile
       {DType::kQ8C, Layout::kTiled, {16, 48}, 1, 0, 0},  // half a block
       {DType::kF32, Layout::kTiled, {16, 32}, 1, 0, 0},
-      {DType::kQ4C, Layout::kTiled, {16, 32}, 1, 0, 0},
+      {DType::kBF16, Layout::kTiled, {16, 32}, 1, 0, 0},
+      {DType::kQ4C, Layout::kTiled, {16, 48}, 1, 0, 0},
+      {DType::kQ4C, Layout::kTiled, {8, 32}, 1, 0, 0},
       {DType::kQ8C, Layout::kTiled, {16, 32}, 0, 0, 0},
       {DType::kQ8C, Layout::kTiled, {big, 32}, 1, 0, 0},
       {DType::kF32, static_cast<Layout>(4), {4, 5}, 1, 0, 0},

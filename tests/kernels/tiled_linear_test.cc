@@ -12,15 +12,19 @@ class TiledLinearTest : public KernelTest<TiledLinearKernel> {};
 
 struct Inputs {
   Inputs(const TiledLinearKernel& kernel, size_t rows_in, size_t k_in, uint32_t seed)
-      : rows(rows_in), k(k_in), codes(rows * k), scales(rows), offsets(rows * k / 32),
+      : rows(rows_in),
+        k(k_in),
+        codes(rows * k),
+        scales(rows),
+        offsets(rows * k / 32),
         totals(rows) {
     x = RandomFloats(rows * k, seed, 3.0f);
     for (size_t r = 0; r < rows; ++r) {
       const GuardedRow<float> row(
           std::vector<float>(x.begin() + static_cast<ptrdiff_t>(r * k),
                              x.begin() + static_cast<ptrdiff_t>((r + 1) * k)));
-      kernel.quantize(row.data(), k, codes.data() + r * k, &scales[r],
-                      offsets.data() + r * k / 32, &totals[r]);
+      kernel.quantize(row.data(), k, codes.data() + r * k, &scales[r], offsets.data() + r * k / 32,
+                      &totals[r]);
     }
   }
   QuantizedInputs view() const {
@@ -85,10 +89,11 @@ TEST_P(TiledLinearTest, ARowOfZerosHasScaleZero) {
 
 // Rows around every block height, several tiles, only a part of them; all buffers end at a guard.
 template <typename Run>
-void CompareWithScalar(size_t codes_per_tile_input, bool int4, const TiledLinearKernel& kernel,
-                       const Run& run) {
+void CompareWithScalar(size_t codes_per_tile_input, bool block_scaled,
+                       const TiledLinearKernel& kernel, const Run& run) {
   for (const size_t k : {32u, 96u, 256u, 2048u}) {
-    for (const size_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 15u, 16u, 17u, 33u}) {
+    for (const size_t rows :
+         {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, 12u, 13u, 15u, 16u, 17u, 33u}) {
       SCOPED_TRACE(testing::Message() << "k=" << k << " rows=" << rows);
       constexpr size_t kTiles = 3;
       const Inputs inputs(kernel, rows, k, static_cast<uint32_t>(rows * k));
@@ -102,8 +107,8 @@ void CompareWithScalar(size_t codes_per_tile_input, bool int4, const TiledLinear
       args.rows = rows;
       args.k = k;
       args.codes = codes.data();
-      args.scales = int4 ? static_cast<const void*>(block_scales.data())
-                         : static_cast<const void*>(channel_scales.data());
+      args.scales = block_scaled ? static_cast<const void*>(block_scales.data())
+                                 : static_cast<const void*>(channel_scales.data());
       args.tile_begin = 1;
       args.tile_end = kTiles;
       args.out_stride = kTiles * 16;
@@ -118,8 +123,8 @@ void CompareWithScalar(size_t codes_per_tile_input, bool int4, const TiledLinear
         }
         // Blocks of at most 32 * 15 * 127 * scale, summed in f32 in the same order, once with and
         // once without fused rounding.
-        const float magnitude = inputs.scales[i / (kTiles * 16)] * 61000.0f *
-                                std::sqrt(static_cast<float>(k / 32));
+        const float magnitude =
+            inputs.scales[i / (kTiles * 16)] * 61000.0f * std::sqrt(static_cast<float>(k / 32));
         EXPECT_NEAR(got[i], want[i], 4 * kEpsilon * magnitude) << i;
       }
     }
@@ -129,6 +134,44 @@ void CompareWithScalar(size_t codes_per_tile_input, bool int4, const TiledLinear
 TEST_P(TiledLinearTest, Int4MatchesTheScalarReference) {
   CompareWithScalar(8, true, kernel(),
                     [](const TiledLinearKernel& k, const TiledArgs& args) { k.int4(args); });
+}
+
+TEST_P(TiledLinearTest, Int4WithAScalePerChannelMatchesTheScalarReference) {
+  CompareWithScalar(8, false, kernel(), [](const TiledLinearKernel& k, const TiledArgs& args) {
+    k.int4_channel(args);
+  });
+}
+
+TEST_P(TiledLinearTest, SumsOfTheLargestCodesAreExact) {
+  // Codes 15 - 8 = 7 and -8 against inputs of -127 and 127, as far as they add up: no sum of a
+  // narrower type may saturate.
+  constexpr size_t kK = 8192;
+  for (const int sign : {1, -1}) {
+    for (const uint8_t code : {uint8_t{0}, uint8_t{15}}) {
+      const std::vector<float> x(kK, static_cast<float>(sign));
+      std::vector<int8_t> codes(kK);
+      std::vector<int32_t> offsets(kK / 32);
+      float x_scale;
+      int32_t total;
+      kernel().quantize(x.data(), kK, codes.data(), &x_scale, offsets.data(), &total);
+      const GuardedRow<uint8_t> weights(
+          std::vector<uint8_t>(kK * 8, static_cast<uint8_t>(code | code << 4)));
+      const GuardedRow<float> scales(std::vector<float>(16, -0.5f));
+      std::vector<float> out(16);
+      kernel().int4_channel({{codes.data(), &x_scale, offsets.data(), &total},
+                             1,
+                             kK,
+                             weights.data(),
+                             scales.data(),
+                             0,
+                             1,
+                             out.data(),
+                             16});
+      const float want =
+          static_cast<float>(sign * 127 * (code - 8) * static_cast<int>(kK)) * (-0.5f * x_scale);
+      for (const float value : out) EXPECT_EQ(value, want);
+    }
+  }
 }
 
 TEST_P(TiledLinearTest, Int8MatchesTheScalarReference) {
@@ -142,7 +185,8 @@ TEST(TiledLinearScalarTest, MatchesTheFormulaInDouble) {
   const std::vector<uint8_t> codes = RandomBytes(kK * 8, 9);
   const std::vector<uint16_t> scales = RandomBf16(kK / 32 * 16, 10);
   std::vector<float> out(16);
-  kTiledLinearScalar.int4({inputs.view(), 1, kK, codes.data(), scales.data(), 0, 1, out.data(), 16});
+  kTiledLinearScalar.int4(
+      {inputs.view(), 1, kK, codes.data(), scales.data(), 0, 1, out.data(), 16});
   for (size_t output = 0; output < 16; ++output) {
     double sum = 0.0;
     for (size_t i = 0; i < kK; ++i) {

@@ -188,6 +188,7 @@ TEST(CheckTextTensorsTest, ShellsDoNotCutTiles) {
                                    h.fields.text.layers[1].shell_ends = {40, 128};
                                  }};
   ExpectRefused(DType::kQ8C, {through_a_tile}, /*tiles=*/true);
+  ExpectRefused(DType::kQ4C, {through_a_tile}, /*tiles=*/true);
   ExpectRefused(DType::kQ4B32, {through_a_tile}, /*tiles=*/true);
 }
 

@@ -239,6 +239,17 @@ TEST(QuantiseTest, TilesHoldTheNumbersThatTheirRowsWouldHave) {
   }
   EXPECT_EQ(Dequantise(tiles, DType::kQ4B32, Layout::kTiled, kRows, kLength),
             Dequantise(split, DType::kQ4B32, Layout::kRowMajor, kRows, kLength));
+  // The same with one scale per row: a span is its codes and an f32.
+  QuantisePleRows(DType::kQ4C, values, kLength, &rows);
+  QuantiseTiles(DType::kQ4C, values, kLength, &tiles);
+  split = {};
+  for (size_t i = 0; i < rows.elements.size(); i += kLength / 2 + 4) {
+    const auto span = rows.elements.begin() + static_cast<ptrdiff_t>(i);
+    split.elements.insert(split.elements.end(), span, span + kLength / 2);
+    split.scales.insert(split.scales.end(), span + kLength / 2, span + kLength / 2 + 4);
+  }
+  EXPECT_EQ(Dequantise(tiles, DType::kQ4C, Layout::kTiled, kRows, kLength),
+            Dequantise(split, DType::kQ4C, Layout::kRowMajor, kRows, kLength));
 }
 
 TEST(QuantiseTest, PanelsOfColumnsAreStretchesOfTheWhole) {

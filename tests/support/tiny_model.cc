@@ -122,14 +122,14 @@ EncodedTensor EncodeTiles(const std::vector<float>& values, DType dtype,
                           const std::vector<uint64_t>& shape,
                           const std::vector<uint32_t>& shell_ends) {
   const size_t out = shape[0], in = shape[1];
-  const bool int4 = dtype == DType::kQ4B32;
+  const bool int4 = Is4Bit(dtype), blocked = dtype == DType::kQ4B32;
   EncodedTensor encoded;
   encoded.elements.resize(int4 ? out * in / 2 : out * in);
-  encoded.scales.resize(int4 ? out * in / 16 : out * shell_ends.size() * sizeof(float));
+  encoded.scales.resize(blocked ? out * in / 16 : out * shell_ends.size() * sizeof(float));
   size_t begin = 0;
   for (size_t shell = 0; shell < shell_ends.size(); ++shell) {
     const size_t width = shell_ends[shell] - begin;
-    const size_t group = int4 ? kBlockSize : width;  // inputs of one scale
+    const size_t group = blocked ? kBlockSize : width;  // inputs of one scale
     for (size_t o = 0; o < out; ++o) {
       for (size_t g = 0; g < width; g += group) {
         const float* x = &values[o * in + begin + g];
@@ -140,7 +140,7 @@ EncodedTensor EncodeTiles(const std::vector<float>& values, DType dtype,
                             : TiledByte(out, begin, width, o, g + i),
                        &encoded.elements);
         }
-        if (int4) {
+        if (blocked) {
           const size_t block = (out * begin + o / 16 * 16 * width) / 512 + g / 32;
           Store(FloatToBf16(scale), block * 16 + o % 16, &encoded.scales);
         } else {
@@ -230,7 +230,7 @@ std::vector<float> TinyTensorValues(const TensorSpec& spec, const TinyModelOptio
 Layout LayoutOf(const TensorSpec& spec, const TinyModelOptions& options) {
   const DType dtype = DTypeOf(spec, options);
   const auto whole = [](uint64_t size) { return size % kBlockSize == 0; };
-  const bool tiles = options.tiles && (dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
+  const bool tiles = options.tiles && (dtype == DType::kQ8C || Is4Bit(dtype)) &&
                      spec.shape.size() == 2 && spec.shape[0] % kTileOutputs == 0 &&
                      whole(spec.shape[1]) && options.ple_dim % kTileOutputs == 0 &&
                      std::all_of(options.shell_ends.begin(), options.shell_ends.end(), whole);
