@@ -65,7 +65,7 @@ void Encode(benchmark::State& state, const Setup& setup, AudioCompute compute, b
     return;
   }
   const double load = SecondsSince(start);
-  const std::vector<float> pcm = Noise((*tower)->max_samples());
+  const std::vector<float> pcm = Noise((*tower)->config().max_samples());
   double first = 0.0, best = 1e30, finish = 0.0;
   for (auto _ : state) {
     const auto begin = std::chrono::steady_clock::now();

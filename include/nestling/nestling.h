@@ -126,8 +126,16 @@ typedef int32_t nestling_ple_mode;
 enum {
   NESTLING_PLE_STREAM = 0,   /* from storage through a bounded cache, asked for ahead of use */
   NESTLING_PLE_RESIDENT = 1, /* the whole table is read into memory when the engine is created */
-  NESTLING_PLE_MMAP = 2      /* the mapped table, for comparison. Unlike with the others, a file that
-                                is truncated while it is in use ends the process (SIGBUS) */
+  NESTLING_PLE_MMAP = 2 /* the mapped table, for comparison. Unlike with the others, a file that
+                           is truncated while it is in use ends the process (SIGBUS) */
+};
+
+/* What the vision and audio towers compute in, whatever the container holds. */
+typedef int32_t nestling_tower_precision;
+enum {
+  NESTLING_TOWER_AUTO = 0, /* int8 if the container has int8 weights, else f32 */
+  NESTLING_TOWER_F32 = 1,
+  NESTLING_TOWER_INT8 = 2
 };
 
 typedef struct nestling_engine_options {
@@ -159,6 +167,13 @@ typedef struct nestling_engine_options {
   /* Most bytes of the cache that sessions share, with NESTLING_PLE_STREAM. 0: 16 MB. Less than one
    * row takes: no cache. */
   uint64_t ple_cache_bytes;
+  /* A tower that nothing has used for so long is unloaded, by a thread that exists only once a
+   * tower was used. 0: a tower stays until nestling_engine_unload_tower(). */
+  double tower_idle_seconds;
+  /* Most bytes of soft tokens that the engine keeps of images and sounds that were encoded, so that
+   * the same content again costs nothing. 0: 16 MB (8 images). Less than one takes: no cache. */
+  uint64_t soft_token_cache_bytes;
+  nestling_tower_precision tower_precision;
 } nestling_engine_options;
 
 /**
@@ -262,6 +277,9 @@ typedef struct nestling_engine_memory {
   uint64_t loaded_parameters;   /* of the text decoder: a count, not bytes */
   uint64_t ple_cache_bytes;     /* most that cached rows of the PLE table will take */
   uint64_t ple_resident_bytes;  /* the whole table, with NESTLING_PLE_RESIDENT */
+  uint64_t vision_bytes;        /* weights of the tower, while it is loaded */
+  uint64_t audio_bytes;
+  uint64_t soft_token_cache_bytes; /* of encoded images and sounds that are kept */
 } nestling_engine_memory;
 
 /* Thread safety: any; a snapshot while sessions run. */
@@ -283,9 +301,13 @@ NESTLING_API nestling_status nestling_process_get_memory(nestling_process_memory
 
 /* Flags of nestling_engine_tokenize(). */
 enum {
-  NESTLING_TOKENIZE_ADD_BOS = 1,      /* begin with the model's <bos> */
-  NESTLING_TOKENIZE_PARSE_SPECIAL = 2 /* "<start_of_turn>" and its like become their tokens. Only
-                                         for text that you wrote: a user could open turns */
+  NESTLING_TOKENIZE_ADD_BOS = 1,       /* begin with the model's <bos> */
+  NESTLING_TOKENIZE_PARSE_SPECIAL = 2, /* "<start_of_turn>" and its like become their tokens. Only
+                                          for text that you wrote: a user could open turns */
+  NESTLING_TOKENIZE_EXPAND_MEDIA = 4   /* and each "<image_soft_token>" and "<audio_soft_token>"
+                                          all that stands for an image and for a clip of sound in a
+                                          prompt (newlines, start, placeholders, end). Only together
+                                          with PARSE_SPECIAL; UNSUPPORTED without that tower */
 };
 
 /**
@@ -409,12 +431,14 @@ typedef struct nestling_session_info {
   size_t struct_size;
   uint32_t context_tokens;
   uint32_t chunk_tokens;
-  nestling_kv_type kv_type; /* never AUTO */
-  uint32_t num_tokens;      /* in the session: prefilled, generated, and of messages that wait for
-                               the next nestling_session_generate() */
-  uint64_t kv_bytes;        /* of the kv cache, whatever it holds */
-  const char* slice;        /* name of the slice in use, "whole" for the whole model. Valid until
-                               the next nestling_session_set_slice() */
+  nestling_kv_type kv_type;  /* never AUTO */
+  uint32_t num_tokens;       /* in the session: prefilled, generated, and of messages that wait for
+                                the next nestling_session_generate() */
+  uint64_t kv_bytes;         /* of the kv cache, whatever it holds */
+  const char* slice;         /* name of the slice in use, "whole" for the whole model. Valid until
+                                the next nestling_session_set_slice() */
+  uint64_t soft_token_bytes; /* of images and sounds in the session; may be shared with the engine's
+                                cache */
 } nestling_session_info;
 
 /* Allowed inside the session's callbacks. */
@@ -550,6 +574,245 @@ NESTLING_API nestling_status nestling_session_add_message(nestling_session* sess
                                                           nestling_role role, const char* text,
                                                           size_t text_bytes);
 
+/* ---- Images and sounds ---- */
+
+/* A tower encodes images or sounds to soft tokens: rows that stand in a prompt in the place of
+ * placeholder tokens. It is loaded when it is first needed, and not at all by text. */
+typedef int32_t nestling_tower;
+enum { NESTLING_TOWER_VISION = 0, NESTLING_TOWER_AUDIO = 1 };
+
+typedef int32_t nestling_tower_state;
+enum {
+  NESTLING_TOWER_ABSENT = 0,   /* the container has none */
+  NESTLING_TOWER_UNLOADED = 1, /* nothing of it is in memory */
+  NESTLING_TOWER_MAPPED = 2,   /* its section is mapped, it is being made ready */
+  NESTLING_TOWER_READY = 3
+};
+
+typedef struct nestling_tower_info {
+  size_t struct_size;
+  nestling_tower_state state;
+  uint32_t num_positions; /* placeholders of one image, or one clip: 256, 188. 0: absent */
+  uint32_t image_width;   /* that a prepared image has, in pixels; 0 for audio */
+  uint32_t image_height;
+  int32_t placeholder_token;   /* -1: none */
+  nestling_status load_status; /* of the last load, also of one in the background */
+  uint64_t min_samples;        /* of a sound, and */
+  uint64_t clip_samples;       /* most of one clip: 480,000. 0 for vision */
+  uint64_t weight_bytes;       /* in memory now; 0 unless ready */
+  uint64_t num_loads;
+  uint64_t num_encodes;  /* images, or clips */
+  double load_seconds;   /* of the last load */
+  double encode_seconds; /* sum */
+} nestling_tower_info;
+
+/* Never waits for a tower that is being loaded. INVALID_ARGUMENT: no such tower. Any thread. */
+NESTLING_API nestling_status nestling_engine_get_tower_info(const nestling_engine* engine,
+                                                            nestling_tower tower,
+                                                            nestling_tower_info* out_info);
+
+enum { NESTLING_LOAD_IN_BACKGROUND = 1 };
+
+/**
+ * Loads a tower before it is needed. Without this, the first image or sound does.
+ *
+ * @param flags  NESTLING_LOAD_*: in the background the call returns at once; see
+ *               nestling_tower_info.load_status. What needs the tower meanwhile waits for it.
+ * @return OK, also if it is loaded; INVALID_ARGUMENT; UNSUPPORTED (the container has no such tower,
+ *         or one that this version cannot run); BAD_MODEL, OUT_OF_MEMORY, IO_ERROR: nothing of it
+ *         stays in memory, the engine is as it was.
+ * Thread safety: any.
+ * Cost: reads the tower's section, brings it into the kernels' layout. Blocks on storage.
+ */
+NESTLING_API nestling_status nestling_engine_load_tower(nestling_engine* engine,
+                                                        nestling_tower tower, uint32_t flags);
+
+/**
+ * Gives a tower's memory back. What is being encoded ends first, in its own thread; audio streams
+ * keep the tower until they are finished or destroyed. The next use loads it again.
+ *
+ * @return OK, also if it was not loaded; INVALID_ARGUMENT.
+ * Thread safety: any.
+ */
+NESTLING_API nestling_status nestling_engine_unload_tower(nestling_engine* engine,
+                                                          nestling_tower tower);
+
+/* The engine's cache of soft tokens. */
+typedef struct nestling_soft_token_cache_info {
+  size_t struct_size;
+  uint64_t capacity_bytes;
+  uint64_t used_bytes;
+  uint64_t num_entries;
+  uint64_t hits;   /* images and sounds that were not encoded again */
+  uint64_t misses; /* and those that were encoded */
+} nestling_soft_token_cache_info;
+
+NESTLING_API nestling_status nestling_engine_get_soft_token_cache_info(
+    const nestling_engine* engine, nestling_soft_token_cache_info* out_info);
+
+/* Forgets what the cache holds. Sessions keep what they have. */
+NESTLING_API nestling_status nestling_engine_clear_soft_token_cache(nestling_engine* engine);
+
+/* A piece of a message: text, or an image or a sound in one of several forms. */
+typedef int32_t nestling_part_type;
+enum {
+  /* data: UTF-8, size: bytes or NESTLING_NUL_TERMINATED. */
+  NESTLING_PART_TEXT = 1,
+  /* data: pixels, rows from the top, size: bytes; width, height, stride_bytes, pixel_format. Resized
+   * as the model wants it, the aspect ratio not kept. */
+  NESTLING_PART_IMAGE = 2,
+  /* data: const float* [3, height, width] in 0 .. 1, size: floats; width and height as in
+   * nestling_tower_info. */
+  NESTLING_PART_PREPARED_IMAGE = 3,
+  /* data: const float* mono at 16 kHz, full scale -1 .. 1, size: samples. */
+  NESTLING_PART_AUDIO = 4,
+  /* data: const float* [n, hidden] as nestling_engine_encode() gives, size: floats; n:
+   * num_positions. */
+  NESTLING_PART_IMAGE_TOKENS = 5,
+  /* The same of one clip; n: 1 to num_positions. */
+  NESTLING_PART_AUDIO_TOKENS = 6,
+  /* data: const nestling_audio_stream* that is finished; size: 0. */
+  NESTLING_PART_AUDIO_STREAM = 7
+};
+
+typedef int32_t nestling_pixel_format;
+enum {
+  NESTLING_PIXELS_RGB8 = 0,
+  NESTLING_PIXELS_RGBA8 = 1 /* alpha is dropped, not blended */
+};
+
+/* What does not belong to the type is 0. Data is borrowed until the call returns. Several of them,
+ * as an array: struct_size of the first is the distance from one to the next, all have the same. */
+typedef struct nestling_part {
+  size_t struct_size;
+  nestling_part_type type;
+  nestling_pixel_format pixel_format;
+  const void* data;
+  size_t size;
+  uint32_t width; /* pixels */
+  uint32_t height;
+  size_t stride_bytes; /* from one row to the next; 0: rows lie side by side */
+} nestling_part;
+
+/* What an image or a sound takes in a prompt. */
+typedef struct nestling_media_size {
+  size_t struct_size;
+  uint32_t num_clips;       /* 1 for an image; a sound longer than 30 s is several */
+  uint32_t num_soft_tokens; /* that nestling_engine_encode() gives */
+  uint32_t num_positions;   /* placeholder tokens: 256 for an image; 188 for each clip, whose rest
+                               is padding */
+} nestling_media_size;
+
+/* Checks a part as the calls that take one do, without encoding it. Errors as
+ * nestling_engine_encode(). */
+NESTLING_API nestling_status nestling_engine_measure_media(const nestling_engine* engine,
+                                                           const nestling_part* media,
+                                                           nestling_media_size* out_size);
+
+/**
+ * Encodes an image or a sound to soft tokens. Copy-out; with a NULL buffer it counts, and encodes
+ * nothing.
+ *
+ * A sound of more than 30 s is cut into clips of 30 s, the rest in the last; a rest of less than
+ * one second takes its missing part from the clip before. Their soft tokens follow each other,
+ * without padding.
+ *
+ * @param media           not a text.
+ * @param buffer          [capacity] f32, receives [soft tokens, hidden_size], or NULL.
+ * @param out_num_values  floats: soft tokens times hidden_size.
+ * @return OK; INVALID_ARGUMENT (an image without pixels, with more than 100 million or a side above
+ * 65,535, a row that does not fit its stride, too little data, a sound of fewer than 513 samples, a
+ * sample that is not a finite number); UNSUPPORTED (no such tower); and errors of
+ * nestling_engine_load_tower().
+ * Thread safety: any; images wait for each other, sounds do not.
+ * Cost: loads the tower if it is not. Seconds for a large model.
+ */
+NESTLING_API nestling_status nestling_engine_encode(nestling_engine* engine,
+                                                    const nestling_part* media, float* buffer,
+                                                    size_t capacity, size_t* out_num_values);
+
+/**
+ * nestling_session_add_message() with a message of several parts, in order. Each text is taken
+ * literally and its white space at both ends dropped. Images and sounds are for users' messages
+ * only; a system message is one text.
+ *
+ * @param parts      [num_parts]; at least one.
+ * @return as nestling_session_add_message() and nestling_engine_encode(). After any error the
+ * session is unchanged. Cost: encodes images and sounds that the cache does not have; CANCELLED
+ * between two of them. The next nestling_session_generate() runs prefill.
+ */
+NESTLING_API nestling_status nestling_session_add_message_parts(nestling_session* session,
+                                                                nestling_role role,
+                                                                const nestling_part* parts,
+                                                                size_t num_parts);
+
+/**
+ * nestling_session_prefill() for tokens with placeholders: those of images and those of sounds take
+ * the soft tokens of `media`, in order, num_positions for each image and each clip
+ * (nestling_engine_measure_media()).
+ *
+ * @param media  [num_media], no texts.
+ * @return as nestling_session_prefill() and nestling_engine_encode(); INVALID_ARGUMENT also if
+ * there are more or fewer placeholders than the media have. nestling_session_prefill() and _eval()
+ * are the same with no media: a placeholder is INVALID_ARGUMENT if the container has the tower.
+ */
+NESTLING_API nestling_status nestling_session_prefill_media(nestling_session* session,
+                                                            const int32_t* tokens,
+                                                            size_t num_tokens,
+                                                            const nestling_part* media,
+                                                            size_t num_media);
+
+/* nestling_session_eval() with media. */
+NESTLING_API nestling_status nestling_session_eval_media(
+    nestling_session* session, const int32_t* tokens, size_t num_tokens, const nestling_part* media,
+    size_t num_media, nestling_logits_callback callback, void* user);
+
+/* ---- Sound while it is recorded ---- */
+
+typedef struct nestling_audio_stream nestling_audio_stream; /* one thread at a time */
+
+/**
+ * Begins a recording that is encoded while it goes on. Loads the audio tower if it is not. Holds
+ * the tower and the engine.
+ *
+ * @return OK; INVALID_ARGUMENT; UNSUPPORTED; errors of nestling_engine_load_tower().
+ */
+NESTLING_API nestling_status nestling_audio_stream_create(nestling_engine* engine,
+                                                          nestling_audio_stream** out_stream);
+
+/**
+ * The next samples, any number of them: mono, 16 kHz, full scale -1 .. 1. A recording of more than
+ * 30 s goes on in another clip, cut exactly as nestling_engine_encode() would cut the whole;
+ * nothing is left out.
+ *
+ * @return OK; INVALID_ARGUMENT (a sample that is not a finite number: stream unchanged);
+ * FAILED_PRECONDITION (finished, or failed before); OUT_OF_MEMORY, INTERNAL: the stream is of no
+ * more use. Cost: encodes what is complete, about every 2.5 s of sound.
+ */
+NESTLING_API nestling_status nestling_audio_stream_push(nestling_audio_stream* stream,
+                                                        const float* samples, size_t num_samples);
+
+/**
+ * Ends the recording; the stream lets go of the tower and can be a NESTLING_PART_AUDIO_STREAM of
+ * any number of messages.
+ *
+ * @return OK; INVALID_ARGUMENT (fewer than 513 samples: it goes on); FAILED_PRECONDITION.
+ */
+NESTLING_API nestling_status nestling_audio_stream_finish(nestling_audio_stream* stream);
+
+typedef struct nestling_audio_stream_info {
+  size_t struct_size;
+  uint64_t num_samples;
+  uint32_t num_clips;       /* 0 until it is finished */
+  uint32_t num_soft_tokens; /* the same */
+} nestling_audio_stream_info;
+
+NESTLING_API nestling_status nestling_audio_stream_get_info(const nestling_audio_stream* stream,
+                                                            nestling_audio_stream_info* out_info);
+
+/* NULL is fine. */
+NESTLING_API void nestling_audio_stream_destroy(nestling_audio_stream* stream);
+
 /* ---- Generation ---- */
 
 typedef int32_t nestling_sampling;
@@ -672,8 +935,8 @@ typedef struct nestling_pack_options {
  * Converts a model to a container. The result appears under its name when it is complete; an error
  * leaves nothing behind and an older file of that name as it was.
  *
- * @param source  a Hugging Face folder (config.json, *.safetensors, tokenizer.model), or a GGUF file
- *                of architecture gemma3n.
+ * @param source  a Hugging Face folder (config.json, *.safetensors, tokenizer.model), or a GGUF
+ * file of architecture gemma3n.
  * @param output  file to write.
  * @return OK; INVALID_ARGUMENT; NOT_FOUND; IO_ERROR (also: storage full); BAD_MODEL; UNSUPPORTED
  *         (another architecture, an unknown key of the configuration that changes the arithmetic);

@@ -9,11 +9,14 @@
 #include "c_api/guard.h"
 #include "c_api/handles.h"
 #include "runtime/slice_choice.h"
+#include "text/chat_template.h"
+#include "text/utf8.h"
 
 namespace nestling {
 namespace {
 
 constexpr uint32_t kMaxThreads = 1024;
+constexpr double kMaxIdleSeconds = 1e9;
 
 Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) {
   nestling_engine_options read;
@@ -35,6 +38,25 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
   result.budget_context_tokens = read.budget_context_tokens;
   ASSIGN_OR_RETURN(result.ple_mode, ReadPleMode(read.ple_mode));
   result.ple_cache_bytes = read.ple_cache_bytes;
+  if (!(read.tower_idle_seconds >= 0 && read.tower_idle_seconds <= kMaxIdleSeconds)) {
+    return InvalidArgument("options.tower_idle_seconds: ", read.tower_idle_seconds, ", want 0 to ",
+                           kMaxIdleSeconds);
+  }
+  result.towers.idle_seconds = read.tower_idle_seconds;
+  if (read.soft_token_cache_bytes != 0) result.towers.cache_bytes = read.soft_token_cache_bytes;
+  switch (read.tower_precision) {
+    case NESTLING_TOWER_AUTO:
+      break;
+    case NESTLING_TOWER_F32:
+      result.towers.precision = TowerPrecision::kF32;
+      break;
+    case NESTLING_TOWER_INT8:
+      result.towers.precision = TowerPrecision::kInt8;
+      break;
+    default:
+      return InvalidArgument("options.tower_precision: ", read.tower_precision,
+                             ", want NESTLING_TOWER_AUTO, _F32 or _INT8");
+  }
   return result;
 }
 
@@ -51,6 +73,16 @@ Result<const Tokenizer*> RequireTokenizer(const nestling_engine* engine) {
     return FailedPrecondition("the container has no tokenizer: only token ids work");
   }
   return tokenizer;
+}
+
+// A prompt in which placeholders of images and sounds stand for all that their content takes.
+Result<std::vector<int32_t>> EncodeExpanded(const Engine& engine, std::string_view text,
+                                            bool add_bos) {
+  if (const size_t at = FindInvalidUtf8(text); at != std::string_view::npos) {
+    return InvalidArgument("text: not UTF-8 at byte ", at);
+  }
+  ASSIGN_OR_RETURN(const Prompt prompt, RenderRaw(text, engine.placeholder_counts()));
+  return EncodePrompt(*engine.tokenizer(), prompt, add_bos);
 }
 
 nestling_engine_info DescribeEngine(const Engine& engine) {
@@ -165,6 +197,9 @@ nestling_status nestling_engine_get_memory(const nestling_engine* engine,
     filled.loaded_parameters = memory.loaded_parameters;
     filled.ple_cache_bytes = memory.ple_cache;
     filled.ple_resident_bytes = memory.ple_resident;
+    filled.vision_bytes = memory.vision;
+    filled.audio_bytes = memory.audio;
+    filled.soft_token_cache_bytes = memory.media_cache;
     return nestling::WriteStruct(filled, "out_memory", out_memory);
   });
 }
@@ -176,7 +211,8 @@ nestling_status nestling_engine_tokenize(const nestling_engine* engine, const ch
     ASSIGN_OR_RETURN(const nestling::Tokenizer* tokenizer, nestling::RequireTokenizer(engine));
     std::string_view view;
     RETURN_IF_ERROR(nestling::ReadText(text, text_bytes, "text", &view));
-    constexpr uint32_t kKnown = NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL;
+    constexpr uint32_t kKnown = NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL |
+                                NESTLING_TOKENIZE_EXPAND_MEDIA;
     if ((flags & ~kKnown) != 0) {
       return nestling::InvalidArgument("flags: ", flags, " has bits beyond ", kKnown);
     }
@@ -184,7 +220,13 @@ nestling_status nestling_engine_tokenize(const nestling_engine* engine, const ch
     nestling::EncodeOptions options;
     options.add_bos = (flags & NESTLING_TOKENIZE_ADD_BOS) != 0;
     options.parse_special = (flags & NESTLING_TOKENIZE_PARSE_SPECIAL) != 0;
-    ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer->Encode(view, options));
+    const bool expand = (flags & NESTLING_TOKENIZE_EXPAND_MEDIA) != 0;
+    if (expand && !options.parse_special) {
+      return nestling::InvalidArgument("flags: ", flags, " expands media without parsing specials");
+    }
+    ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                     expand ? nestling::EncodeExpanded(*engine->engine, view, options.add_bos)
+                            : tokenizer->Encode(view, options));
     return nestling::CopyOutTokens(ids, tokens, capacity, out_num_tokens);
   });
 }

@@ -4,11 +4,13 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/status.h"
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
+#include "modality/sound_recording.h"
 #include "nestling/nestling.h"
 #include "runtime/conversation.h"
 #include "runtime/engine.h"
@@ -34,6 +36,15 @@ struct nestling_session {
   std::mutex in_use;                    // held by the call that runs
   std::atomic<std::thread::id> user{};  // its thread
   bool destroy_when_unused = false;     // touched by that thread only
+};
+
+// The engine outlives its streams, which hold its audio tower while they record.
+struct nestling_audio_stream {
+  std::shared_ptr<const nestling::Engine> engine;
+  std::unique_ptr<nestling::SoundRecording> recording;  // null once it is finished
+  std::optional<nestling::Media> media;                 // then
+  size_t num_samples = 0;
+  std::mutex in_use;  // held by the call that runs
 };
 
 namespace nestling {

@@ -8,10 +8,12 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
 #include "c_api/handles.h"
+#include "c_api/media_parts.h"
 #include "runtime/memory_estimate.h"
 #include "runtime/speculative.h"
 #include "sampling/random.h"
@@ -161,12 +163,82 @@ Status RequireNoMessages(const nestling_session& handle) {
   return FailedPrecondition("session: it holds messages; raw tokens need one without, or a reset");
 }
 
+// Encodes the images and sounds among `parts`, by their index; texts are left out.
+Result<std::vector<std::optional<Media>>> EncodeParts(nestling_session& handle,
+                                                      std::span<const nestling_part> parts,
+                                                      const char* name) {
+  const Engine& engine = *handle.engine;
+  const Session::RunningCall running(*handle.session);
+  std::vector<std::optional<Media>> media;
+  for (const nestling_part& part : parts) {
+    std::optional<Media>& encoded = media.emplace_back();
+    if (part.type == NESTLING_PART_TEXT) continue;
+    if (running.cancelled())
+      return Cancelled("cancelled before all images and sounds were encoded");
+    ASSIGN_OR_RETURN(encoded, EncodePart(engine.towers(), engine.text_config().hidden_size, part,
+                                         StrCat(name, "[", media.size() - 1, "]")));
+  }
+  return media;
+}
+
+// The rows of placeholders among `tokens`.
+Result<SoftRows> AssignMedia(nestling_session& handle, std::span<const int32_t> tokens,
+                             const nestling_part* media, size_t num_media) {
+  ASSIGN_OR_RETURN(const std::vector<nestling_part> parts, ReadParts(media, num_media, "media"));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].type == NESTLING_PART_TEXT) {
+      return InvalidArgument("media[", i, "].type: a text, want an image or a sound");
+    }
+  }
+  ASSIGN_OR_RETURN(const auto encoded, EncodeParts(handle, parts, "media"));
+  std::vector<Media> all;
+  for (const std::optional<Media>& one : encoded) all.push_back(*one);
+  const Engine& engine = *handle.engine;
+  return SoftRows::Assign(tokens, engine.header().special_tokens, all,
+                          engine.container().content_hash(), engine.text_config().hidden_size);
+}
+
+Result<Role> ReadRole(nestling_role role) {
+  switch (role) {
+    case NESTLING_ROLE_USER:
+      return Role::kUser;
+    case NESTLING_ROLE_ASSISTANT:
+      return Role::kAssistant;
+    case NESTLING_ROLE_SYSTEM:
+      return Role::kSystem;
+    default:
+      return InvalidArgument("role: ", role, ", want a NESTLING_ROLE_ value");
+  }
+}
+
 // Before the ids are looked at: a length that is a mistake must not be read through.
 Status CheckRoom(const Session& session, size_t num_tokens) {
   const size_t room = session.context_tokens() - session.num_tokens();
   if (num_tokens <= room) return OkStatus();
   return ContextFull("num_tokens: ", num_tokens, ", the context has room for ", room, " of ",
                      session.context_tokens());
+}
+
+// The ids of a call that takes the session for a plain sequence of tokens.
+Status ReadSequence(const nestling_session& handle, const int32_t* tokens, size_t num_tokens,
+                    std::span<const int32_t>* ids) {
+  RETURN_IF_ERROR(RequireNoMessages(handle));
+  if (num_tokens == 0) return OkStatus();
+  RETURN_IF_ERROR(RequireNotNull(tokens, "tokens"));
+  RETURN_IF_ERROR(CheckRoom(*handle.session, num_tokens));
+  *ids = {tokens, num_tokens};
+  return OkStatus();
+}
+
+Status EvalTokens(nestling_session& handle, std::span<const int32_t> ids, const SoftRows& rows,
+                  nestling_logits_callback callback, void* user) {
+  return handle.session->PrefillWithLogits(
+      ids,
+      [&](size_t index, std::span<const float> logits) {
+        if (callback(user, index, logits.data(), logits.size()) == 0) return OkStatus();
+        return Cancelled("the callback stopped after token ", index);
+      },
+      rows);
 }
 
 }  // namespace
@@ -260,6 +332,7 @@ nestling_status nestling_session_get_info(const nestling_session* session,
                       static_cast<uint32_t>(handle.conversation.num_pending_tokens());
     info.kv_bytes = handle.session->counters().kv_bytes;
     info.slice = handle.session->slice().name.c_str();
+    info.soft_token_bytes = handle.session->soft_token_bytes();
     return nestling::WriteStruct(info, "out_info", out_info);
   });
 }
@@ -309,11 +382,9 @@ nestling_status nestling_session_set_slice(nestling_session* session, const char
 nestling_status nestling_session_prefill(nestling_session* session, const int32_t* tokens,
                                          size_t num_tokens) {
   return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
-    RETURN_IF_ERROR(nestling::RequireNoMessages(handle));
-    if (num_tokens == 0) return OkStatus();
-    RETURN_IF_ERROR(nestling::RequireNotNull(tokens, "tokens"));
-    RETURN_IF_ERROR(nestling::CheckRoom(*handle.session, num_tokens));
-    return handle.session->Prefill({tokens, num_tokens});
+    std::span<const int32_t> ids;
+    RETURN_IF_ERROR(nestling::ReadSequence(handle, tokens, num_tokens, &ids));
+    return handle.session->Prefill(ids);
   });
 }
 
@@ -321,16 +392,36 @@ nestling_status nestling_session_eval(nestling_session* session, const int32_t* 
                                       size_t num_tokens, nestling_logits_callback callback,
                                       void* user) {
   return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
-    RETURN_IF_ERROR(nestling::RequireNoMessages(handle));
     if (callback == nullptr) return nestling::InvalidArgument("callback: NULL");
-    if (num_tokens == 0) return OkStatus();
-    RETURN_IF_ERROR(nestling::RequireNotNull(tokens, "tokens"));
-    RETURN_IF_ERROR(nestling::CheckRoom(*handle.session, num_tokens));
-    return handle.session->PrefillWithLogits(
-        {tokens, num_tokens}, [&](size_t index, std::span<const float> logits) {
-          if (callback(user, index, logits.data(), logits.size()) == 0) return OkStatus();
-          return nestling::Cancelled("the callback stopped after token ", index);
-        });
+    std::span<const int32_t> ids;
+    RETURN_IF_ERROR(nestling::ReadSequence(handle, tokens, num_tokens, &ids));
+    return nestling::EvalTokens(handle, ids, {}, callback, user);
+  });
+}
+
+nestling_status nestling_session_prefill_media(nestling_session* session, const int32_t* tokens,
+                                               size_t num_tokens, const nestling_part* media,
+                                               size_t num_media) {
+  return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
+    std::span<const int32_t> ids;
+    RETURN_IF_ERROR(nestling::ReadSequence(handle, tokens, num_tokens, &ids));
+    ASSIGN_OR_RETURN(const nestling::SoftRows rows,
+                     nestling::AssignMedia(handle, ids, media, num_media));
+    return handle.session->Prefill(ids, rows);
+  });
+}
+
+nestling_status nestling_session_eval_media(nestling_session* session, const int32_t* tokens,
+                                            size_t num_tokens, const nestling_part* media,
+                                            size_t num_media, nestling_logits_callback callback,
+                                            void* user) {
+  return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
+    if (callback == nullptr) return nestling::InvalidArgument("callback: NULL");
+    std::span<const int32_t> ids;
+    RETURN_IF_ERROR(nestling::ReadSequence(handle, tokens, num_tokens, &ids));
+    ASSIGN_OR_RETURN(const nestling::SoftRows rows,
+                     nestling::AssignMedia(handle, ids, media, num_media));
+    return nestling::EvalTokens(handle, ids, rows, callback, user);
   });
 }
 
@@ -362,16 +453,36 @@ nestling_status nestling_session_add_message(nestling_session* session, nestling
   return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
     std::string_view view;
     RETURN_IF_ERROR(nestling::ReadText(text, text_bytes, "text", &view));
-    switch (role) {
-      case NESTLING_ROLE_USER:
-        return handle.conversation.AddMessage(nestling::Role::kUser, view);
-      case NESTLING_ROLE_ASSISTANT:
-        return handle.conversation.AddMessage(nestling::Role::kAssistant, view);
-      case NESTLING_ROLE_SYSTEM:
-        return handle.conversation.AddMessage(nestling::Role::kSystem, view);
-      default:
-        return nestling::InvalidArgument("role: ", role, ", want a NESTLING_ROLE_ value");
+    ASSIGN_OR_RETURN(const nestling::Role its_role, nestling::ReadRole(role));
+    return handle.conversation.AddMessage(its_role, view);
+  });
+}
+
+nestling_status nestling_session_add_message_parts(nestling_session* session, nestling_role role,
+                                                   const nestling_part* parts, size_t num_parts) {
+  return GuardSession(session, Inside::kForbidden, [&](nestling_session& handle) -> Status {
+    ASSIGN_OR_RETURN(const nestling::Role its_role, nestling::ReadRole(role));
+    ASSIGN_OR_RETURN(const std::vector<nestling_part> read,
+                     nestling::ReadParts(parts, num_parts, "parts"));
+    if (read.empty()) return nestling::InvalidArgument("num_parts: 0, want at least 1");
+    // What needs no encoding is checked before it.
+    std::vector<nestling::MessagePart> message(read.size());
+    for (size_t i = 0; i < read.size(); ++i) {
+      if (read[i].type == NESTLING_PART_TEXT) {
+        const std::string name = nestling::StrCat("parts[", i, "].data");
+        RETURN_IF_ERROR(nestling::ReadText(static_cast<const char*>(read[i].data), read[i].size,
+                                           name.c_str(), &message[i].text));
+      } else if (its_role != nestling::Role::kUser) {
+        return nestling::InvalidArgument("parts[", i, "].type: an image or a sound in a message ",
+                                         "that is not the user's");
+      }
     }
+    RETURN_IF_ERROR(handle.conversation.CheckMessage(its_role));
+    ASSIGN_OR_RETURN(const auto media, nestling::EncodeParts(handle, read, "parts"));
+    for (size_t i = 0; i < read.size(); ++i) {
+      if (media[i]) message[i].media = &*media[i];
+    }
+    return handle.conversation.AddMessage(its_role, message);
   });
 }
 

@@ -50,7 +50,9 @@ void MediaCache::Clear() {
 
 MediaCacheCounters MediaCache::counters() const {
   const std::lock_guard lock(mutex_);
-  return counters_;
+  MediaCacheCounters counters = counters_;
+  counters.entries = entries_.size();
+  return counters;
 }
 
 }  // namespace nestling

@@ -21,6 +21,7 @@ struct MediaCacheCounters {
   uint64_t hits = 0;
   uint64_t misses = 0;
   uint64_t bytes = 0;  // of soft tokens held now
+  uint64_t entries = 0;
 };
 
 // Images and sounds that were encoded before: a follow-up question about one costs nothing. The
@@ -35,6 +36,7 @@ class MediaCache {
   // Forgets everything; what is in use lives on with its users.
   void Clear();
   MediaCacheCounters counters() const;
+  uint64_t max_bytes() const { return max_bytes_; }
 
  private:
   struct Entry {

@@ -30,7 +30,8 @@ Status SoundRecording::Push(std::span<const float> pcm) {
   usable_ = false;  // until this succeeds
   waiting_.insert(waiting_.end(), pcm.begin(), pcm.end());
   num_samples_ += pcm.size();
-  const size_t longest = tower_->max_samples(), shortest = tower_->shortest_piece();
+  const size_t longest = tower_->config().max_samples(),
+               shortest = tower_->config().shortest_piece();
   for (;;) {
     const size_t taken = clip_ == nullptr ? 0 : clip_->num_samples();
     const size_t left = taken + waiting_.size();  // of the sound, from this clip's beginning on
@@ -49,11 +50,14 @@ Status SoundRecording::Push(std::span<const float> pcm) {
 
 Result<Media> SoundRecording::Finish() {
   if (!usable_) return FailedPrecondition("the recording has ended or failed");
-  if (num_samples_ < tower_->min_samples()) return tower_->CheckLength(num_samples_);
+  if (num_samples_ < tower_->config().min_samples()) {
+    return tower_->config().CheckLength(num_samples_);
+  };
   usable_ = false;
   while (clip_ != nullptr || !waiting_.empty()) {
     const size_t taken = clip_ == nullptr ? 0 : clip_->num_samples();
-    ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, tower_->Split(taken + waiting_.size()));
+    ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts,
+                     tower_->config().Split(taken + waiting_.size()));
     RETURN_IF_ERROR(Advance(cuts[0].end - taken, /*end_clip=*/true));
   }
   return towers_.SoundOf(std::move(pieces_));

@@ -27,7 +27,9 @@ enum class TowerState {
 struct TowerCounters {
   uint64_t loads = 0;
   uint64_t unloads = 0;
-  double load_seconds = 0;  // of the last load
+  double load_seconds = 0;    // of the last load
+  uint64_t encodes = 0;       // images, or clips of sound
+  double encode_seconds = 0;  // of all of them
 };
 
 // A tower that is loaded when it is first needed and let go on request. Users hold a lease, so that
@@ -40,8 +42,11 @@ class TowerSlot {
   // Makes the tower, all or nothing. Called on any thread, once at a time.
   using Loader = std::function<Result<std::unique_ptr<Tower>>()>;
 
-  TowerSlot(bool present, Loader loader)
-      : loader_(std::move(loader)), state_(present ? TowerState::kUnloaded : TowerState::kAbsent) {}
+  // `name` is for messages: "vision".
+  TowerSlot(const char* name, bool present, Loader loader)
+      : name_(name),
+        loader_(std::move(loader)),
+        state_(present ? TowerState::kUnloaded : TowerState::kAbsent) {}
   ~TowerSlot() {
     if (background_.joinable()) background_.join();
   }
@@ -58,7 +63,7 @@ class TowerSlot {
       // Whoever lets it go from here on, this use has it.
       return Load();
     }
-    if (state_ == TowerState::kAbsent) return NotFound("the container has no such tower");
+    if (state_ == TowerState::kAbsent) return Absent();
     last_use_ = Clock::now();
     return tower_;
   }
@@ -67,13 +72,13 @@ class TowerSlot {
   // Acquire, which tries again.
   Status LoadInBackground() {
     const std::lock_guard lock(mutex_);
-    if (state_ == TowerState::kAbsent) return NotFound("the container has no such tower");
+    if (state_ == TowerState::kAbsent) return Absent();
     if (state_ != TowerState::kUnloaded) return OkStatus();
     if (background_.joinable()) background_.join();  // it has ended, or state_ were kLoading
     try {
       background_ = std::thread([this] { static_cast<void>(Load()); });
     } catch (const std::system_error&) {
-      return OutOfMemory("cannot start a thread that loads the tower");
+      return OutOfMemory(name_, " tower: cannot start a thread that loads it");
     }
     state_ = TowerState::kLoading;
     return OkStatus();
@@ -90,10 +95,13 @@ class TowerSlot {
         [&](const Lease& tower) { return tower.use_count() == 1 && last_use_ <= since; });
   }
 
-  // A lease has just ended: the time that it was idle begins.
-  void Touch() {
+  // An encoding has just ended: the time that the tower is idle begins.
+  void NoteEncode(Clock::time_point start, bool success) {
     const std::lock_guard lock(mutex_);
     last_use_ = Clock::now();
+    if (!success) return;
+    ++counters_.encodes;
+    counters_.encode_seconds += std::chrono::duration<double>(last_use_ - start).count();
   }
 
   TowerState state() const {
@@ -107,6 +115,11 @@ class TowerSlot {
   Clock::time_point last_use() const {
     const std::lock_guard lock(mutex_);
     return last_use_;
+  }
+  // Of the last load, also of one in the background.
+  StatusCode load_status() const {
+    const std::lock_guard lock(mutex_);
+    return load_status_;
   }
   // The tower if it is ready, to look at; null otherwise.
   Lease Peek() const {
@@ -122,11 +135,12 @@ class TowerSlot {
       try {
         return loader_();
       } catch (const std::bad_alloc&) {
-        return OutOfMemory("no memory for the tower");
+        return OutOfMemory("no memory for the ", name_, " tower");
       }
     }();
     const std::lock_guard lock(mutex_);
     state_ = TowerState::kUnloaded;
+    load_status_ = made.status().code();
     if (made.ok()) {
       tower_ = std::move(*made);
       state_ = TowerState::kReady;
@@ -156,6 +170,9 @@ class TowerSlot {
     return true;
   }
 
+  Status Absent() const { return Unsupported("the container has no ", name_, " tower"); }
+
+  const char* const name_;
   const Loader loader_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;  // state_ is no longer kLoading
@@ -163,6 +180,7 @@ class TowerSlot {
   Lease tower_;
   Clock::time_point last_use_;
   TowerCounters counters_;
+  StatusCode load_status_ = StatusCode::kOk;
   std::thread background_;
 };
 

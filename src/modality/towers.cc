@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "modality/audio/audio_config.h"
+#include "modality/audio/audio_stream.h"
 #include "modality/vision/vision_config.h"
 
 namespace nestling {
@@ -36,19 +37,34 @@ class KeyMaker {
   XXH3_state_t state_;
 };
 
-MediaShape ShapeOf(const ContainerReader& reader) {
+MediaShape ShapeOf(const ContainerReader& reader, const Result<AudioConfig>& audio) {
   MediaShape shape;
   if (const Result<VisionConfig> vision = ReadVisionConfig(reader); vision.ok()) {
     shape.image_tokens = static_cast<uint32_t>(vision->num_soft_tokens());
     shape.image_width = static_cast<uint32_t>(vision->image_width);
     shape.image_height = static_cast<uint32_t>(vision->image_height);
   }
-  if (const Result<AudioConfig> audio = ReadAudioConfig(reader); audio.ok()) {
+  if (audio.ok()) {
     shape.audio_tokens = static_cast<uint32_t>(audio->num_positions);
     shape.min_samples = static_cast<uint32_t>(audio->min_samples());
     shape.max_samples = static_cast<uint32_t>(audio->max_samples());
   }
   return shape;
+}
+
+VisionOptions VisionOptionsOf(TowerPrecision precision) {
+  using Compute = VisionOptions::Compute;
+  VisionOptions options;
+  if (precision == TowerPrecision::kF32) options.compute = Compute::kF32;
+  if (precision == TowerPrecision::kInt8) options.compute = Compute::kInt8;
+  return options;
+}
+
+AudioOptions AudioOptionsOf(TowerPrecision precision) {
+  AudioOptions options;
+  if (precision == TowerPrecision::kF32) options.compute = AudioCompute::kF32;
+  if (precision == TowerPrecision::kInt8) options.compute = AudioCompute::kInt8;
+  return options;
 }
 
 bool Has(const ContainerReader& reader, SectionKind section) {
@@ -70,6 +86,7 @@ template <typename Tower>
 void FillInfo(const TowerSlot<Tower>& slot, TowerInfo* info) {
   info->state = slot.state();
   info->counters = slot.counters();
+  info->load_status = slot.load_status();
   if (const auto tower = slot.Peek()) info->weight_bytes = tower->weight_bytes();
 }
 
@@ -82,18 +99,19 @@ SharedSoftTokens Share(SoftTokens tokens) {
 Towers::Towers(const ContainerReader& reader, const ThreadPool& pool, TowersOptions options)
     : reader_(reader),
       options_(std::move(options)),
-      shape_(ShapeOf(reader)),
+      audio_config_(ReadAudioConfig(reader)),
+      shape_(ShapeOf(reader, audio_config_)),
       cache_(options_.cache_bytes),
       hard_embeddings_(reader),
-      vision_(Has(reader, SectionKind::kVision),
+      vision_("vision", Has(reader, SectionKind::kVision),
               [this, &pool]() -> Result<std::unique_ptr<VisionTower>> {
                 RETURN_IF_ERROR(Admit(TowerKind::kVision));
-                return VisionTower::Create(reader_, pool);
+                return VisionTower::Create(reader_, pool, VisionOptionsOf(options_.precision));
               }),
-      audio_(Has(reader, SectionKind::kAudio),
+      audio_("audio", Has(reader, SectionKind::kAudio),
              [this, &pool]() -> Result<std::unique_ptr<AudioTower>> {
                RETURN_IF_ERROR(Admit(TowerKind::kAudio));
-               return AudioTower::Create(reader_, pool);
+               return AudioTower::Create(reader_, pool, AudioOptionsOf(options_.precision));
              }) {}
 
 Towers::~Towers() {
@@ -126,9 +144,44 @@ Result<Media> Towers::Cached(const MediaKey& key, const Make& make) {
   return media;
 }
 
-Result<Media> Towers::EncodeImage(const ImageView& image) {
-  // Of an image that cannot be, nothing is read: this finds out, and needs no tower.
+Status Towers::CheckVision() const {
+  if (shape_.image_tokens != 0) return OkStatus();
+  if (!Has(reader_, SectionKind::kVision)) {
+    return Unsupported("the container has no vision tower");
+  }
+  return ReadVisionConfig(reader_).status();
+}
+
+Result<MediaSize> Towers::MeasureImage(const ImageView& image) const {
+  RETURN_IF_ERROR(CheckVision());
   RETURN_IF_ERROR(CheckImage(image));
+  return MediaSize{1, shape_.image_tokens, shape_.image_tokens};
+}
+
+Result<MediaSize> Towers::MeasurePixels(size_t num_values) const {
+  RETURN_IF_ERROR(CheckVision());
+  const size_t want = size_t{3} * shape_.image_height * shape_.image_width;
+  if (num_values != want) {
+    return InvalidArgument("image of ", num_values, " values, want ", want, " (3 x ",
+                           shape_.image_height, " x ", shape_.image_width, ")");
+  }
+  return MediaSize{1, shape_.image_tokens, shape_.image_tokens};
+}
+
+Result<MediaSize> Towers::MeasureSound(size_t num_samples) const {
+  if (!Has(reader_, SectionKind::kAudio)) return Unsupported("the container has no audio tower");
+  RETURN_IF_ERROR(audio_config_.status());
+  ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, audio_config_->Split(num_samples));
+  MediaSize size{cuts.size(), 0, cuts.size() * shape_.audio_tokens};
+  for (const SoundPiece& cut : cuts) {
+    size.soft_tokens += audio_config_->NumSoftTokens(cut.end - cut.begin);
+  }
+  return size;
+}
+
+Result<Media> Towers::EncodeImage(const ImageView& image) {
+  // Of an image that cannot be, nothing is read.
+  RETURN_IF_ERROR(MeasureImage(image).status());
   const size_t row_bytes = image.width * static_cast<size_t>(image.format);
   KeyMaker key(image.format == ImageView::Format::kRgb8 ? "rgb8" : "rgba8", image.width,
                image.height);
@@ -144,6 +197,7 @@ Result<Media> Towers::EncodeImage(const ImageView& image) {
 }
 
 Result<Media> Towers::EncodePixels(std::span<const float> pixels) {
+  RETURN_IF_ERROR(MeasurePixels(pixels.size()).status());
   KeyMaker key("pixels", pixels.size(), 0);
   key.Add(pixels.data(), pixels.size_bytes());
   return Cached(key.Get(), [&]() -> Result<Media> {
@@ -158,8 +212,9 @@ Result<Media> Towers::EncodePixels(std::span<const float> pixels) {
 }
 
 Result<Media> Towers::Encode(VisionTower& tower, std::span<const float> pixels) {
+  const Clock::time_point start = Clock::now();
   Result<std::vector<float>> values = tower.Encode(pixels);
-  vision_.Touch();
+  vision_.NoteEncode(start, values.ok());
   if (!values.ok()) return values.status();
   return MediaOf(TowerKind::kVision, {Share({*std::move(values), tower.num_soft_tokens()})});
 }
@@ -176,7 +231,21 @@ Result<std::shared_ptr<AudioTower>> Towers::AcquireAudio() {
   return tower;
 }
 
+Result<Media> Towers::ImageOf(SharedSoftTokens tokens) const {
+  RETURN_IF_ERROR(CheckVision());
+  if (tokens->count != shape_.image_tokens) {
+    return InvalidArgument("image of ", tokens->count, " soft tokens, want ", shape_.image_tokens);
+  }
+  return MediaOf(TowerKind::kVision, {std::move(tokens)});
+}
+
 Result<Media> Towers::SoundOf(std::vector<SharedSoftTokens> pieces) {
+  RETURN_IF_ERROR(audio_config_.status());
+  for (const SharedSoftTokens& piece : pieces) {
+    if (piece->count >= 1 && piece->count <= shape_.audio_tokens) continue;
+    return InvalidArgument("clip of ", piece->count, " soft tokens, want 1 to ",
+                           shape_.audio_tokens);
+  }
   Media media = MediaOf(TowerKind::kAudio, std::move(pieces));
   const TowerConfig& config = reader_.header().audio;
   ASSIGN_OR_RETURN(
@@ -186,15 +255,18 @@ Result<Media> Towers::SoundOf(std::vector<SharedSoftTokens> pieces) {
 }
 
 Result<Media> Towers::EncodeSound(std::span<const float> pcm) {
+  RETURN_IF_ERROR(MeasureSound(pcm.size()).status());
+  RETURN_IF_ERROR(CheckSamples(pcm));
   KeyMaker key("pcm", pcm.size(), 0);
   key.Add(pcm.data(), pcm.size_bytes());
   return Cached(key.Get(), [&]() -> Result<Media> {
     ASSIGN_OR_RETURN(const auto tower, AcquireAudio());
-    ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, tower->Split(pcm.size()));
+    ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, audio_config_->Split(pcm.size()));
     std::vector<SharedSoftTokens> pieces;
     for (const SoundPiece& cut : cuts) {
+      const Clock::time_point start = Clock::now();
       Result<SoftTokens> tokens = tower->Encode(pcm.subspan(cut.begin, cut.end - cut.begin));
-      audio_.Touch();
+      audio_.NoteEncode(start, tokens.ok());
       if (!tokens.ok()) return tokens.status();
       pieces.push_back(Share(*std::move(tokens)));
     }

@@ -23,19 +23,35 @@
 
 namespace nestling {
 
+// What a tower computes in, whatever the container holds.
+enum class TowerPrecision {
+  kAuto,  // int8 if the container holds int8 weights, else f32
+  kF32,
+  kInt8,
+};
+
+// What an image or a sound takes in a prompt.
+struct MediaSize {
+  size_t clips = 1;  // a sound of more than 30 s is several
+  size_t soft_tokens = 0;
+  size_t positions = 0;  // placeholders
+};
+
 struct TowersOptions {
   // A tower that nobody has used for so long is let go; 0: only on request.
   double idle_seconds = 0;
   // Most bytes of soft tokens that are kept for images and sounds that come again.
   uint64_t cache_bytes = 16 << 20;
+  TowerPrecision precision = TowerPrecision::kAuto;
   // Asked before a tower is loaded; an error is the load's. May be empty.
-  std::function<Status(TowerKind)> admit;
+  std::function<Status(TowerKind)> admit = {};
 };
 
 struct TowerInfo {
   TowerState state = TowerState::kAbsent;
   TowerCounters counters;
-  uint64_t weight_bytes = 0;      // resident while it is ready
+  StatusCode load_status = StatusCode::kOk;  // of the last load, also of one in the background
+  uint64_t weight_bytes = 0;                 // resident while it is ready
   uint64_t activation_bytes = 0;  // resident at most, while it encodes; 0 unless it is ready
   uint64_t parameters = 0;        // in the container
 };
@@ -62,8 +78,14 @@ class Towers {
 
   const MediaShape& shape() const { return shape_; }
 
-  // Each loads its tower if need be. kNotFound: the container has none; kBadModel, kUnsupported: it
-  // is damaged; kOutOfMemory: nothing has changed; kInvalidArgument: the image or the sound.
+  // Checks an image or a sound as encoding it does, but for the samples of the sound.
+  Result<MediaSize> MeasureImage(const ImageView& image) const;
+  Result<MediaSize> MeasurePixels(size_t num_values) const;
+  Result<MediaSize> MeasureSound(size_t num_samples) const;
+
+  // Each loads its tower if need be. kUnsupported: the container has none, or one that this version
+  // cannot run; kBadModel: it is damaged; kOutOfMemory: nothing has changed; kInvalidArgument: the
+  // image or the sound.
   Result<Media> EncodeImage(const ImageView& image);
   // pixels [3, height, width] as PrepareImage makes them.
   Result<Media> EncodePixels(std::span<const float> pixels);
@@ -72,6 +94,9 @@ class Towers {
   Result<Media> EncodeSound(std::span<const float> pcm);
   // For sounds that are encoded clip by clip elsewhere (SoundRecording).
   Result<std::shared_ptr<AudioTower>> AcquireAudio();
+  // An image or a sound of soft tokens that were encoded before. kInvalidArgument: more of them
+  // than positions, or fewer in an image.
+  Result<Media> ImageOf(SharedSoftTokens tokens) const;
   Result<Media> SoundOf(std::vector<SharedSoftTokens> pieces);
 
   Status Load(TowerKind kind, bool in_background);
@@ -83,6 +108,7 @@ class Towers {
   TowerInfo Info(TowerKind kind) const;
 
   MediaCacheCounters cache_counters() const { return cache_.counters(); }
+  uint64_t cache_max_bytes() const { return cache_.max_bytes(); }
   void ClearCache() { cache_.Clear(); }
   HardEmbeddings& hard_embeddings() { return hard_embeddings_; }
 
@@ -95,12 +121,15 @@ class Towers {
   Result<std::shared_ptr<VisionTower>> AcquireVision();
   Media MediaOf(TowerKind kind, std::vector<SharedSoftTokens> pieces) const;
   Status Admit(TowerKind kind) const;
+  // What is wrong with the towers that shape_ has no numbers of.
+  Status CheckVision() const;
   // Unloads what has been idle for long enough, until the towers are destroyed.
   void WatchIdle();
   void StartWatching();
 
   const ContainerReader& reader_;
   const TowersOptions options_;
+  const Result<AudioConfig> audio_config_;
   MediaShape shape_;
   MediaCache cache_;
   HardEmbeddings hard_embeddings_;

@@ -96,7 +96,7 @@ Status Conversation::AddMessage(Role role, std::string_view text) {
   return AddMessage(role, {&part, 1});
 }
 
-Status Conversation::AddMessage(Role role, std::span<const MessagePart> parts) {
+Status Conversation::CheckMessage(Role role) const {
   if (session_.engine().tokenizer() == nullptr) {
     return FailedPrecondition("the container has no tokenizer: messages need one");
   }
@@ -105,6 +105,11 @@ Status Conversation::AddMessage(Role role, std::span<const MessagePart> parts) {
     return FailedPrecondition("the session holds ", session_.num_tokens(),
                               " tokens that are no messages: reset it first");
   }
+  return OkStatus();
+}
+
+Status Conversation::AddMessage(Role role, std::span<const MessagePart> parts) {
+  RETURN_IF_ERROR(CheckMessage(role));
   std::vector<Media> media;
   for (const MessagePart& part : parts) {
     if (part.media != nullptr) {

@@ -38,6 +38,9 @@ class Conversation {
   // model.
   Status AddMessage(Role role, std::span<const MessagePart> parts);
 
+  // What AddMessage checks before it looks at the content: for callers whose content is expensive.
+  Status CheckMessage(Role role) const;
+
   // Runs what waits and generates the model's reply, or more of it if it was cut short. A reply
   // that is cancelled before its first token is an empty one: kCancelled with no tokens. After an
   // error the call may be repeated. kFailedPrecondition when there is nothing to reply to, or the

@@ -101,9 +101,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
                                                 .cache_bytes = options.ple_cache_bytes,
                                                 .calls = options.ple_storage}));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
-  engine->towers_ = std::make_unique<Towers>(
-      container, *engine->pool_,
-      TowersOptions{options.tower_idle_seconds, options.media_cache_bytes, {}});
+  engine->towers_ = std::make_unique<Towers>(container, *engine->pool_, options.towers);
   ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_));
   engine->scratch_pool_ =
       std::make_unique<ScratchPool>(container.header().text, engine->chunk_tokens_);

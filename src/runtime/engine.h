@@ -47,9 +47,8 @@ struct EngineOptions {
   double target_decode_rate = 0;
   uint32_t budget_context_tokens = 0;  // of the session that the budget reckons with; 0: default
   PleMode ple_mode = PleMode::kStream;
-  uint64_t ple_cache_bytes = 0;   // of kStream; 0: the default
-  double tower_idle_seconds = 0;  // TowersOptions
-  uint64_t media_cache_bytes = TowersOptions().cache_bytes;
+  uint64_t ple_cache_bytes = 0;  // of kStream; 0: the default
+  TowersOptions towers = {};
   StorageCalls* ple_storage = nullptr;  // borrowed; for tests, which put faults in between
 };
 

@@ -113,6 +113,8 @@ class Session {
   // Number of tokens in the session (prefilled and generated), and room.
   uint32_t num_tokens() const { return static_cast<uint32_t>(tokens_.size()); }
   uint32_t context_tokens() const { return context_tokens_; }
+  // Of soft tokens that the session keeps, and may share with others.
+  uint64_t soft_token_bytes() const { return soft_rows_.bytes(); }
   // Every token so far.
   std::span<const int32_t> tokens() const { return tokens_; }
 
@@ -128,6 +130,23 @@ class Session {
   Status SetSlice(const SliceConfig& slice);
   const SliceConfig& slice() const;
 
+  // Marks a running call, so that Cancel() without one has no effect on the next. For callers that
+  // do work of their own for the session.
+  class RunningCall {
+   public:
+    explicit RunningCall(Session& session) : session_(session) {
+      session_.cancelled_.store(false);
+      session_.running_.store(true);
+    }
+    ~RunningCall() { session_.running_.store(false); }
+    RunningCall(const RunningCall&) = delete;
+    RunningCall& operator=(const RunningCall&) = delete;
+    bool cancelled() const { return session_.cancelled_.load(); }
+
+   private:
+    Session& session_;
+  };
+
   // From any thread: the running call returns kCancelled (Prefill) or StopReason::kCancelled
   // (Generate) after its current layer. Without a running call it does nothing.
   void Cancel();
@@ -136,18 +155,6 @@ class Session {
   const Engine& engine() const { return engine_; }
 
  private:
-  // Marks a running call, so that Cancel() without one has no effect on the next.
-  class RunningCall {
-   public:
-    explicit RunningCall(Session& session) : session_(session) {
-      session_.cancelled_.store(false);
-      session_.running_.store(true);
-    }
-    ~RunningCall() { session_.running_.store(false); }
-
-   private:
-    Session& session_;
-  };
   enum class Want { kNone, kLast, kAll };  // whose logits
 
   explicit Session(const Engine& engine);

@@ -90,6 +90,15 @@ Result<SoftRows> SoftRows::Assign(std::span<const int32_t> tokens, const Special
   return result;
 }
 
+uint64_t SoftRows::bytes() const {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < spans_.size(); ++i) {
+    if (i > 0 && spans_[i].rows == spans_[i - 1].rows) continue;
+    bytes += spans_[i].rows->values.size() * sizeof(float);
+  }
+  return bytes;
+}
+
 const float* SoftRows::Find(size_t position) const {
   auto after = std::upper_bound(spans_.begin(), spans_.end(), position,
                                 [](size_t p, const Span& span) { return p < span.begin; });

@@ -25,6 +25,8 @@ class SoftRows {
                                  size_t hidden_size);
 
   bool empty() const { return spans_.empty(); }
+  // Of the values that it shares with others.
+  uint64_t bytes() const;
   // [hidden_size], or null: the position holds an ordinary token.
   const float* Find(size_t position) const;
 

@@ -362,8 +362,8 @@ static void files_that_are_no_models_are_clear_errors(void) {
   nestling_engine_options options;
   EXPECT_STATUS(nestling_engine_create("no/such/file", NULL, &engine), NESTLING_NOT_FOUND);
   EXPECT(engine == NULL);
-  EXPECT_STATUS(nestling_engine_create(__FILE__, NULL, &engine), NESTLING_BAD_MODEL);
-  EXPECT_STATUS(nestling_verify(__FILE__, NULL, NULL), NESTLING_BAD_MODEL);
+  EXPECT_STATUS(nestling_engine_create(NESTLING_HEADER, NULL, &engine), NESTLING_BAD_MODEL);
+  EXPECT_STATUS(nestling_verify(NESTLING_HEADER, NULL, NULL), NESTLING_BAD_MODEL);
   EXPECT_STATUS(nestling_verify(CHAT_MODEL, NULL, NULL), NESTLING_OK);
   NESTLING_INIT(&options);
   options.slice = "no such slice";

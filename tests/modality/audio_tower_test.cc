@@ -81,22 +81,6 @@ TEST_F(AudioTowerTest, EveryStageMatchesTheReference) {
   EXPECT_EQ(stages["tokens"], stages["soft_tokens"]);
 }
 
-TEST_F(AudioTowerTest, HardEmbeddingsMatchTheReferenceAndTheLastOnePads) {
-  const auto tower = Make();
-  ASSERT_NE(tower, nullptr);
-  std::vector<float> all;
-  for (size_t row = 0; row < 4; ++row) {
-    const auto vector = tower->HardEmbedding(row);
-    ASSERT_TRUE(vector.ok()) << vector.status().message();
-    all.insert(all.end(), vector->begin(), vector->end());
-  }
-  EXPECT_LT(RelativeError(all, Expected("hard_tokens")), kTolerance);
-  const std::span<const float> padding = tower->padding_embedding();
-  EXPECT_EQ(std::vector<float>(padding.begin(), padding.end()),
-            std::vector<float>(all.end() - 64, all.end()));
-  EXPECT_EQ(tower->HardEmbedding(4).status().code(), StatusCode::kInvalidArgument);
-}
-
 // The checkpoint is bf16, so that nothing is lost in any of the three.
 TEST_F(AudioTowerTest, StoredHalvesAreWidenedExactly) {
   const auto f32 = Make(), bf16 = Make({.dtype = DType::kBF16});
@@ -162,7 +146,7 @@ TEST_F(AudioTowerTest, AStreamGivesTheTokensOfTheWholeClipHoweverItIsPushed) {
 TEST_F(AudioTowerTest, LengthsAroundFrameStepAndTokenBoundariesGiveTheirTokens) {
   const auto tower = Make();
   ASSERT_NE(tower, nullptr);
-  const std::vector<float> sound(tower->max_samples(), 0.25f);
+  const std::vector<float> sound(tower->config().max_samples(), 0.25f);
   for (const size_t samples : {513u, 640u, 641u, 769u, 2560u, 2944u, 3072u, 5632u, 29999u}) {
     const auto tokens = tower->Encode(std::span(sound).first(samples));
     ASSERT_TRUE(tokens.ok()) << samples << ": " << tokens.status().message();
@@ -197,7 +181,7 @@ TEST_F(AudioTowerTest, BadSoundIsRefused) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   EXPECT_EQ(code({}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(std::vector<float>(512)), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(std::vector<float>(tower->max_samples() + 1)), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(std::vector<float>(tower->config().max_samples() + 1)), StatusCode::kInvalidArgument);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInf, -kInf, 3e38f}) {
     std::vector<float> pcm(2000);
     pcm[1234] = bad;
@@ -241,17 +225,17 @@ TEST_F(AudioTowerTest, AClipThatIsTooShortToFinishCanGoOn) {
 TEST_F(AudioTowerTest, SplittingLosesNothingAndMakesNoPieceTooShort) {
   const auto tower = Make();
   ASSERT_NE(tower, nullptr);
-  const size_t longest = tower->max_samples();
-  EXPECT_EQ(tower->Split(512).status().code(), StatusCode::kInvalidArgument);
+  const size_t longest = tower->config().max_samples();
+  EXPECT_EQ(tower->config().Split(512).status().code(), StatusCode::kInvalidArgument);
   for (const size_t samples : {size_t{513}, longest - 1, longest, longest + 1, longest + 512,
                                longest + 15999, 2 * longest, 2 * longest + 1, 7 * longest + 77}) {
-    const auto pieces = tower->Split(samples);
+    const auto pieces = tower->config().Split(samples);
     ASSERT_TRUE(pieces.ok()) << samples;
     EXPECT_EQ(pieces->size(), (samples + longest - 1) / longest) << samples;
     size_t next = 0;
     for (const SoundPiece& piece : *pieces) {
       EXPECT_EQ(piece.begin, next) << samples;
-      EXPECT_TRUE(tower->CheckLength(piece.end - piece.begin).ok()) << samples;
+      EXPECT_TRUE(tower->config().CheckLength(piece.end - piece.begin).ok()) << samples;
       next = piece.end;
     }
     EXPECT_EQ(next, samples);

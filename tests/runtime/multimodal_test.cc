@@ -270,7 +270,7 @@ TEST_F(MultimodalTest, TheBytesBetweenRowsDoNotTellImagesApart) {
 }
 
 TEST(MultimodalCacheTest, ACacheThatIsTooSmallKeepsNothingAndEverythingWorks) {
-  const auto engine = OpenEngine({}, {.num_threads = 2, .media_cache_bytes = 1});
+  const auto engine = OpenEngine({}, {.num_threads = 2, .towers = {.cache_bytes = 1}});
   ASSERT_NE(engine, nullptr);
   for (int i = 0; i < 2; ++i) ASSERT_TRUE(engine->towers().EncodeImage(Picture()).ok());
   EXPECT_EQ(engine->towers().cache_counters().hits, 0u);

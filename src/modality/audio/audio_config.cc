@@ -277,6 +277,34 @@ size_t AudioConfig::max_samples() const {
   return std::min(kMaxClipSamples, most_padded / kClipSampleMultiple * kClipSampleMultiple);
 }
 
+size_t AudioConfig::shortest_piece() const { return std::min(kAudioSampleRate, max_samples() / 2); }
+
+Status AudioConfig::CheckLength(size_t num_samples) const {
+  if (num_samples < min_samples()) {
+    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
+                           " Hz, want at least ", min_samples());
+  }
+  if (num_samples > max_samples()) {
+    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
+                           " Hz, want at most ", max_samples(), " in a clip");
+  }
+  return OkStatus();
+}
+
+Result<std::vector<SoundPiece>> AudioConfig::Split(size_t num_samples) const {
+  if (num_samples < min_samples()) return CheckLength(num_samples);
+  const size_t longest = max_samples(), shortest = shortest_piece();
+  std::vector<SoundPiece> pieces;
+  for (size_t begin = 0; begin < num_samples;) {
+    const size_t left = num_samples - begin;
+    size_t taken = std::min(left, longest);
+    if (left > taken && left - taken < shortest) taken = left - shortest;
+    pieces.push_back({begin, begin + taken});
+    begin += taken;
+  }
+  return pieces;
+}
+
 Result<AudioConfig> ReadAudioConfig(const ContainerReader& reader) {
   const TowerConfig& tower = reader.header().audio;
   if (!tower.present || reader.FindSection(SectionKind::kAudio) == nullptr) {

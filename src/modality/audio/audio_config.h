@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "container/reader.h"
@@ -31,6 +32,12 @@ inline constexpr size_t kClipSampleMultiple = 128;
 // Square kernel and stride of both subsampling convolutions, over time and frequency.
 inline constexpr size_t kSubsampleKernel = 3;
 inline constexpr size_t kSubsampleStride = 2;
+
+// Samples [begin, end) of a sound.
+struct SoundPiece {
+  size_t begin = 0;
+  size_t end = 0;
+};
 
 // The tower with its embedder (gemma3n.md 5.3 to 5.8).
 struct AudioConfig {
@@ -64,6 +71,17 @@ struct AudioConfig {
   // positions do not suffice.
   size_t min_samples() const;
   size_t max_samples() const;
+  // Shortest last piece of a sound that is cut: one second.
+  size_t shortest_piece() const;
+
+  // kInvalidArgument unless a sound of so many samples is a clip: fewer than min_samples() hold no
+  // frame, more than max_samples() are several clips.
+  Status CheckLength(size_t num_samples) const;
+  // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in
+  // the last one. A rest below shortest_piece() takes its missing part from the piece before it,
+  // so that no piece is too short; nothing overlaps and nothing is left out. A shorter sound:
+  // kInvalidArgument.
+  Result<std::vector<SoundPiece>> Split(size_t num_samples) const;
 };
 
 // Reads and checks the configuration against the shapes of the AUDIO section's tensors; every

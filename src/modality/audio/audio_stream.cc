@@ -83,7 +83,7 @@ Status CheckSamples(std::span<const float> pcm, size_t first) {
 Status AudioStream::Push(std::span<const float> pcm) {
   if (!usable_) return FailedPrecondition("the clip has ended, or failed; want a new stream");
   if (pcm.size() > remaining_samples()) {
-    return InvalidArgument("a clip of more than ", tower_.max_samples(), " samples at ",
+    return InvalidArgument("a clip of more than ", tower_.config().max_samples(), " samples at ",
                            kAudioSampleRate, " Hz");
   }
   RETURN_IF_ERROR(CheckSamples(pcm, num_samples_));
@@ -97,7 +97,7 @@ Status AudioStream::Push(std::span<const float> pcm) {
 
 Result<SoftTokens> AudioStream::Finish() {
   if (!usable_) return FailedPrecondition("the clip has ended, or failed; want a new stream");
-  RETURN_IF_ERROR(tower_.CheckLength(num_samples_));
+  RETURN_IF_ERROR(tower_.config().CheckLength(num_samples_));
   usable_ = false;
   samples_.resize(samples_.size() +
                   (kClipSampleMultiple - num_samples_ % kClipSampleMultiple) % kClipSampleMultiple);
@@ -196,8 +196,8 @@ Status AudioStream::RunConformer(size_t num_steps) {
   num_steps_ += num_steps;
   if (kept == 0) return OkStatus();
   Show("encodings", kept_.data(), kept, size);
-  RETURN_IF_ERROR(tower_.Embed(tower_.soft_norm_, kept, kept_.data(), kept_normed_.data(),
-                               kept_tokens_.data(), scratch_.workspace));
+  RETURN_IF_ERROR(tower_.Embed(kept, kept_.data(), kept_normed_.data(), kept_tokens_.data(),
+                               scratch_.workspace));
   Show("soft_tokens", kept_tokens_.data(), kept, config.hidden_size);
   tokens_.values.insert(tokens_.values.end(), kept_tokens_.data(),
                         kept_tokens_.data() + kept * config.hidden_size);

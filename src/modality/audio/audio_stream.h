@@ -39,12 +39,12 @@ class AudioStream {
   // as it was. After any other error, or Finish, it is kFailedPrecondition.
   Status Push(std::span<const float> pcm);
 
-  // Ends the clip. kInvalidArgument: it is shorter than min_samples().
+  // Ends the clip. kInvalidArgument: it is shorter than AudioConfig::min_samples().
   Result<SoftTokens> Finish();
 
   size_t num_samples() const { return num_samples_; }
   // Samples that this clip can still take; a longer recording goes on in another stream.
-  size_t remaining_samples() const { return tower_.max_samples() - num_samples_; }
+  size_t remaining_samples() const { return tower_.config().max_samples() - num_samples_; }
 
  private:
   AudioStream(const AudioTower& tower, size_t block_steps, AudioObserver observer)

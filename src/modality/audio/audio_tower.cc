@@ -43,34 +43,18 @@ Status AudioTower::Load(const ContainerReader& reader, AudioCompute compute) {
     blocks_.push_back(std::move(block));
   }
   ASSIGN_OR_RETURN(soft_norm_, weights_->Floats(reader, audio_names::kSoftNorm));
-  ASSIGN_OR_RETURN(hard_norm_, weights_->Floats(reader, audio_names::kHardNorm));
-  ASSIGN_OR_RETURN(hard_embeddings_, weights_->Floats(reader, audio_names::kHardEmbedding));
   const AudioLinear projection[] = {{audio_names::kProjection}};
   ASSIGN_OR_RETURN(projection_, weights_->Block(reader, *context_, projection));
-  ASSIGN_OR_RETURN(padding_embedding_, HardEmbedding(config_.hard_embeddings - 1));
   return OkStatus();
 }
 
 uint64_t AudioTower::weight_bytes() const {
-  return context_->packed_weights().bytes() + weights_->tiled_bytes() +
-         hard_embeddings_.size_bytes();
-}
-
-Status AudioTower::CheckLength(size_t num_samples) const {
-  if (num_samples < min_samples()) {
-    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
-                           " Hz, want at least ", min_samples());
-  }
-  if (num_samples > max_samples()) {
-    return InvalidArgument("a sound of ", num_samples, " samples at ", kAudioSampleRate,
-                           " Hz, want at most ", max_samples(), " in a clip");
-  }
-  return OkStatus();
+  return context_->packed_weights().bytes() + weights_->tiled_bytes();
 }
 
 Result<SoftTokens> AudioTower::Encode(std::span<const float> pcm,
                                       const AudioObserver& observer) const {
-  RETURN_IF_ERROR(CheckLength(pcm.size()));
+  RETURN_IF_ERROR(config_.CheckLength(pcm.size()));
   const size_t steps = config_.NumSteps(config_.NumFrames(pcm.size()));
   ASSIGN_OR_RETURN(std::unique_ptr<AudioStream> stream,
                    AudioStream::Create(*this, std::min(steps, kEncodeSteps), observer));
@@ -78,39 +62,12 @@ Result<SoftTokens> AudioTower::Encode(std::span<const float> pcm,
   return stream->Finish();
 }
 
-Result<std::vector<SoundPiece>> AudioTower::Split(size_t num_samples) const {
-  if (num_samples < min_samples()) return CheckLength(num_samples);
-  const size_t longest = max_samples(), shortest = shortest_piece();
-  std::vector<SoundPiece> pieces;
-  for (size_t begin = 0; begin < num_samples;) {
-    const size_t left = num_samples - begin;
-    size_t taken = std::min(left, longest);
-    if (left > taken && left - taken < shortest) taken = left - shortest;
-    pieces.push_back({begin, begin + taken});
-    begin += taken;
-  }
-  return pieces;
-}
-
-Result<std::vector<float>> AudioTower::HardEmbedding(size_t row) const {
-  if (row >= config_.hard_embeddings) {
-    return InvalidArgument("row ", row, " of the audio tower's ", config_.hard_embeddings, " ids");
-  }
-  const size_t size = config_.size;
-  const size_t workspace = LinearWorkspaceBytes(1, size, /*num_inputs=*/1);
-  ASSIGN_OR_RETURN(AlignedBuffer<float> normed, AlignedBuffer<float>::Create(size));
-  ASSIGN_OR_RETURN(AlignedBuffer<float> token, AlignedBuffer<float>::Create(config_.hidden_size));
-  ASSIGN_OR_RETURN(AlignedBuffer<std::byte> bytes, AlignedBuffer<std::byte>::Create(workspace));
-  RETURN_IF_ERROR(Embed(hard_norm_, 1, hard_embeddings_.data() + row * size, normed.data(),
-                        token.data(), {bytes.data(), workspace}));
-  return std::vector<float>(token.data(), token.data() + token.size());
-}
-
-Status AudioTower::Embed(const AlignedBuffer<float>& norm, size_t count, const float* encodings,
-                         float* normed, float* tokens, const LinearWorkspace& workspace) const {
+Status AudioTower::Embed(size_t count, const float* encodings, float* normed, float* tokens,
+                         const LinearWorkspace& workspace) const {
   const size_t size = config_.size, hidden = config_.hidden_size;
   for (size_t i = 0; i < count; ++i) {
-    kernels::RmsNorm(encodings + i * size, norm.data(), normed + i * size, size, config_.norm_eps);
+    kernels::RmsNorm(encodings + i * size, soft_norm_.data(), normed + i * size, size,
+                     config_.norm_eps);
   }
   const float* const input = normed;
   RETURN_IF_ERROR(projection_->Run(count, std::span(&input, 1), std::span(&tokens, 1), workspace));

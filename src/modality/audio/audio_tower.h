@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -29,12 +28,6 @@ struct AudioOptions {
   AudioCompute compute = AudioCompute::kAuto;
 };
 
-// Samples [begin, end) of a sound.
-struct SoundPiece {
-  size_t begin = 0;
-  size_t end = 0;
-};
-
 // Sees what a stage made, a few rows [num_rows, width] at a time, in order: "mel", "conv_0",
 // "conv_1" (rows of [frequency, channel]), "subsample", "conformer<N>.ffw_start", ".attention",
 // ".lconv", ".ffw_end", "conformer<N>", "encodings", "soft_tokens". For tests; may be empty.
@@ -59,31 +52,9 @@ class AudioTower {
   // Positions that a prompt holds for a clip, of which Encode fills the first ones: 188.
   size_t num_positions() const { return config_.num_positions; }
   size_t hidden_size() const { return config_.hidden_size; }
-  // Shortest and longest clip, in samples: 513 and 480,000 (30 s).
-  size_t min_samples() const { return config_.min_samples(); }
-  size_t max_samples() const { return config_.max_samples(); }
-  // Shortest last piece of a sound that is cut: one second.
-  size_t shortest_piece() const { return std::min(kAudioSampleRate, max_samples() / 2); }
-
-  // kInvalidArgument unless the sound is a clip: fewer than min_samples() hold no frame, more than
-  // max_samples() are several clips.
-  Status CheckLength(size_t num_samples) const;
-
-  // pcm: mono, 16 kHz, full scale -1 .. 1. kInvalidArgument: length (CheckLength), a sample that is
-  // not a finite number, or one beyond 1e9. One soft token for each 160 ms.
+  // pcm: mono, 16 kHz, full scale -1 .. 1. kInvalidArgument: length (AudioConfig::CheckLength), a
+  // sample that is not a finite number, or one beyond 1e9. One soft token for each 160 ms.
   Result<SoftTokens> Encode(std::span<const float> pcm, const AudioObserver& observer = {}) const;
-
-  // Cuts a sound of any length >= min_samples() into clips: pieces of max_samples(), the rest in
-  // the last one. A rest below shortest_piece() takes its missing part from the piece before it, so that
-  // no piece is too short; nothing overlaps and nothing is left out. A shorter sound:
-  // kInvalidArgument.
-  Result<std::vector<SoundPiece>> Split(size_t num_samples) const;
-
-  // The vector of row `row` of the tower's own ids (id - vocab_offset) -> [hidden_size].
-  // kInvalidArgument: no such row.
-  Result<std::vector<float>> HardEmbedding(size_t row) const;
-  // What fills the positions after a clip's soft tokens: that of the last id. [hidden_size]
-  std::span<const float> padding_embedding() const { return padding_embedding_; }
 
   // Bytes of weights, resident while the tower exists (int8 weights in tiles: once used).
   uint64_t weight_bytes() const;
@@ -96,8 +67,8 @@ class AudioTower {
   Status Load(const ContainerReader& reader, AudioCompute compute);
   // norm, projection, norm: encodings [count, size] -> [count, hidden_size]. `normed` is working
   // memory like encodings; both and `tokens` have slack after their end.
-  Status Embed(const AlignedBuffer<float>& norm, size_t count, const float* encodings,
-               float* normed, float* tokens, const LinearWorkspace& workspace) const;
+  Status Embed(size_t count, const float* encodings, float* normed, float* tokens,
+               const LinearWorkspace& workspace) const;
 
   const ThreadPool& pool_;
   const AudioConfig config_;
@@ -107,10 +78,8 @@ class AudioTower {
   std::unique_ptr<SubsampleBlock> subsample_[2];
   std::unique_ptr<LinearBlock> input_projection_;
   std::vector<std::unique_ptr<ConformerBlock>> blocks_;
-  AlignedBuffer<float> soft_norm_, hard_norm_;  // [size]
-  AlignedBuffer<float> hard_embeddings_;        // [hard_embeddings, size]
+  AlignedBuffer<float> soft_norm_;  // [size]
   std::unique_ptr<LinearBlock> projection_;
-  std::vector<float> padding_embedding_;
 };
 
 }  // namespace nestling
