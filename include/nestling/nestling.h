@@ -461,6 +461,11 @@ typedef struct nestling_session_counters {
   uint64_t ple_hits;          /* rows found in the cache, */
   uint64_t ple_misses;        /* and rows read: each once a step, however many tokens have it */
   double ple_wait_seconds;    /* in which steps had to wait for rows */
+  /* Weights that steps read, in bytes: once a step, that is once a decoded token, however many
+   * tokens a prefill step has. Divided by time and by the memory's bandwidth, it says how close
+   * decode is to what the machine can do. */
+  uint64_t weight_bytes_read;
+  uint64_t weight_products; /* multiply-accumulates with weights; the same for prefill */
 } nestling_session_counters;
 
 /* Allowed inside the session's callbacks. */

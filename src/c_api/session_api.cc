@@ -354,6 +354,8 @@ nestling_status nestling_session_get_counters(const nestling_session* session,
     filled.ple_hits = counters.ple_hits;
     filled.ple_misses = counters.ple_misses;
     filled.ple_wait_seconds = counters.ple_wait_seconds;
+    filled.weight_bytes_read = counters.weight_bytes_read;
+    filled.weight_products = counters.weight_products;
     return nestling::WriteStruct(filled, "out_counters", out_counters);
   });
 }

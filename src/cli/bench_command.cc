@@ -9,6 +9,7 @@
 
 #include "cli/bench_report.h"
 #include "cli/command.h"
+#include "cli/machine_limits.h"
 #include "cli/model_options.h"
 #include "cli/system_info.h"
 #include "nestling/nestling.hpp"
@@ -22,8 +23,10 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-const std::vector<uint32_t> kDefaultPrompts = {128, 512};
-const std::vector<uint32_t> kDefaultGenerates = {32};
+// llama-bench's.
+const std::vector<uint32_t> kDefaultPrompts = {512};
+const std::vector<uint32_t> kDefaultGenerates = {128};
+constexpr size_t kColdPromptTokens = 16;
 
 struct BenchArguments {
   ModelOptions model;
@@ -32,6 +35,7 @@ struct BenchArguments {
   std::vector<uint32_t> depths = {0};
   uint32_t repetitions = 5;
   bool no_warmup = false;
+  bool cold = false;
   std::string draft;
   uint32_t draft_tokens = 0;
   std::string format = "table";
@@ -45,6 +49,14 @@ std::vector<int32_t> RandomTokens(size_t count, uint32_t vocab_size) {
   std::vector<int32_t> tokens(count);
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % range);
   return tokens;
+}
+
+GenerateOptions Greedy(uint32_t num_tokens) {
+  GenerateOptions options;
+  options.max_tokens = num_tokens;
+  options.sampling = NESTLING_SAMPLING_GREEDY;
+  options.ignore_stop_tokens = true;
+  return options;
 }
 
 // Runs the repetitions of one row on a session that has room for it.
@@ -74,7 +86,17 @@ class RowRunner {
     }
   }
 
-  void Fill(size_t num_tokens) {
+  // The session holds the first `num_tokens` tokens, and no others. Prefilled again only when it
+  // cannot go back to them: a sliding layer keeps its window and little more.
+  void Fill(uint32_t num_tokens) {
+    if (session_.Info().num_tokens > num_tokens && num_tokens > 0) {
+      try {
+        session_.Truncate(num_tokens);
+        return;
+      } catch (const Error& error) {
+        if (error.status() != NESTLING_FAILED_PRECONDITION) throw;
+      }
+    }
     session_.Reset();
     session_.Prefill(std::span(tokens_).first(num_tokens));
   }
@@ -82,9 +104,13 @@ class RowRunner {
   void Prefill() {
     Fill(row_.depth);
     const auto prompt = std::span(tokens_).subspan(row_.depth, row_.prompt_tokens);
+    const uint64_t products = session_.Counters().weight_products;
     const Clock::time_point start = Clock::now();
     session_.Prefill(prompt);
     row_.seconds.push_back(SecondsSince(start));
+    row_.int8_operations_per_token =
+        2.0 * static_cast<double>(session_.Counters().weight_products - products) /
+        row_.prompt_tokens;
     session_.Generate(Greedy(1));
     row_.first_token_seconds.push_back(SecondsSince(start));
   }
@@ -94,28 +120,24 @@ class RowRunner {
     Fill(std::max(row_.depth, 1u));
     std::vector<Clock::time_point> times;
     times.reserve(row_.generated_tokens + 1);
+    uint64_t bytes = 0;
     GenerateOptions options = Greedy(row_.generated_tokens + 1);
     options.draft_slice = arguments_.draft;
     options.draft_tokens = arguments_.draft_tokens;
-    const nestling_generate_result result =
-        session_.Generate(options, [&times](const Token& token) {
-          if (token.id >= 0) times.push_back(Clock::now());
-          return true;
-        });
+    const nestling_generate_result result = session_.Generate(options, [&](const Token& token) {
+      if (token.id < 0) return true;
+      if (times.empty()) bytes = session_.Counters().weight_bytes_read;
+      times.push_back(Clock::now());
+      return true;
+    });
+    bytes = session_.Counters().weight_bytes_read - bytes;
+    row_.weight_bytes_per_token = static_cast<double>(bytes) / row_.generated_tokens;
     row_.draft_tokens += result.num_drafted;
     row_.accepted_tokens += result.num_accepted;
     for (size_t i = 1; i < times.size(); ++i) {
       row_.token_seconds.push_back(std::chrono::duration<double>(times[i] - times[i - 1]).count());
     }
     row_.seconds.push_back(std::chrono::duration<double>(times.back() - times.front()).count());
-  }
-
-  static GenerateOptions Greedy(uint32_t num_tokens) {
-    GenerateOptions options;
-    options.max_tokens = num_tokens;
-    options.sampling = NESTLING_SAMPLING_GREEDY;
-    options.ignore_stop_tokens = true;
-    return options;
   }
 
   const BenchArguments& arguments_;
@@ -173,13 +195,29 @@ void RunRow(const BenchArguments& arguments, const Engine& engine, uint32_t cont
   row->resident_bytes = memory.resident_bytes;
   row->anonymous_bytes = memory.anonymous_bytes;
   row->file_backed_bytes = memory.file_backed_bytes;
+  row->proportional_bytes = ProportionalBytes();
 }
 
-int RunBench(const BenchArguments& arguments) {
+// Load and first token as after a restart of the machine, as far as the system lets go of the file.
+void MeasureCold(const BenchArguments& arguments, BenchReport* report) {
+  report->cold = true;
+  report->cold_cached_bytes = DropFromPageCache(arguments.model.model);
+  const Clock::time_point start = Clock::now();
+  const Engine engine(arguments.model.model, arguments.model.ForEngine());
+  Session session(engine, arguments.model.ForSession());
+  report->cold_load_seconds = SecondsSince(start);
+  const size_t num_tokens = std::min<size_t>(kColdPromptTokens, session.Info().context_tokens - 1);
+  session.Prefill(RandomTokens(num_tokens, engine.Info().vocab_size));
+  session.Generate(Greedy(1));
+  report->cold_first_token_seconds = SecondsSince(start);
+}
+
+BenchReport MeasureModel(const BenchArguments& arguments) {
+  BenchReport report;
+  if (arguments.cold) MeasureCold(arguments, &report);
   const Clock::time_point start = Clock::now();
   const Engine engine(arguments.model.model, arguments.model.ForEngine());
   const nestling_engine_info info = engine.Info();
-  BenchReport report;
   report.rows = ListRows(arguments, info.max_context_tokens);
   uint32_t context = 0;
   for (const BenchRow& row : report.rows) context = std::max(context, RoomFor(row));
@@ -203,6 +241,13 @@ int RunBench(const BenchArguments& arguments) {
   for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row);
   report.loaded_parameters = engine.Memory().loaded_parameters;
   report.peak_resident_bytes = ProcessMemory().peak_resident_bytes;
+  return report;
+}
+
+int RunBench(const BenchArguments& arguments) {
+  BenchReport report = MeasureModel(arguments);
+  // The model is gone by now, so that the memory that this takes is no new peak.
+  report.limits = MeasureMachineLimits(report.threads);
   PrintReport(report, arguments.format);
   return 0;
 }
@@ -216,12 +261,12 @@ void AddBenchCommand(CLI::App& app, Work& work) {
   arguments->model.AddTo(*command);
   command
       ->add_option("-p,--n-prompt", arguments->prompts,
-                   "Prefill rows: numbers of tokens (default 128,512; 0: none)")
+                   "Prefill rows: numbers of tokens (default 512; 0: none)")
       ->delimiter(',')
       ->type_name("N,...");
   command
       ->add_option("-n,--n-gen", arguments->generates,
-                   "Decode rows: numbers of tokens (default 32; 0: none)")
+                   "Decode rows: numbers of tokens (default 128; 0: none)")
       ->delimiter(',')
       ->type_name("N,...");
   command
@@ -240,6 +285,8 @@ void AddBenchCommand(CLI::App& app, Work& work) {
       ->check(CLI::Range(0, 15))
       ->type_name("N");
   command->add_flag("--no-warmup", arguments->no_warmup, "No untimed run before a row");
+  command->add_flag("--cold", arguments->cold,
+                    "First load, and make one token, with the file out of the page cache");
   command->add_option("-o,--output", arguments->format, "table, md, csv, json, jsonl")
       ->check(CLI::IsMember({"table", "md", "csv", "json", "jsonl"}))
       ->type_name("FORMAT");

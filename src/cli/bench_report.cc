@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -19,10 +20,24 @@ std::vector<double> Rates(const BenchRow& row) {
 }
 
 double Milliseconds(double seconds) { return 1e3 * seconds; }
+// The median rate as a share of what the machine allows: of reading memory for decode, of int8
+// products for prefill. 0: unknown.
+double ShareOfReading(const BenchReport& report, const BenchRow& row) {
+  if (report.limits.read_bytes_per_second == 0) return 0;
+  return row.weight_bytes_per_token * Percentile(Rates(row), 50) /
+         report.limits.read_bytes_per_second;
+}
+double ShareOfInt8Peak(const BenchReport& report, const BenchRow& row) {
+  if (report.limits.int8_operations_per_second == 0) return 0;
+  return row.int8_operations_per_token * Percentile(Rates(row), 50) /
+         report.limits.int8_operations_per_second;
+}
+
 double Megabytes(uint64_t bytes) { return static_cast<double>(bytes) / 1e6; }
 
 // What all rows share.
 Json Conditions(const BenchReport& report) {
+  const auto cold = [&report](double value) { return report.cold ? Json(value) : Json(nullptr); };
   return {{"model", report.model},
           {"quantisation", report.quantisation},
           {"slice", report.slice},
@@ -36,10 +51,15 @@ Json Conditions(const BenchReport& report) {
           {"cpu", report.cpu},
           {"version", report.version},
           {"load_ms", Milliseconds(report.load_seconds)},
-          {"peak_resident_bytes", report.peak_resident_bytes}};
+          {"cold_load_ms", cold(Milliseconds(report.cold_load_seconds))},
+          {"cold_first_token_ms", cold(Milliseconds(report.cold_first_token_seconds))},
+          {"cold_cached_bytes", cold(static_cast<double>(report.cold_cached_bytes))},
+          {"peak_resident_bytes", report.peak_resident_bytes},
+          {"read_bytes_per_second", report.limits.read_bytes_per_second},
+          {"int8_operations_per_second", report.limits.int8_operations_per_second}};
 }
 
-Json RowToJson(const BenchRow& row) {
+Json RowToJson(const BenchReport& report, const BenchRow& row) {
   const std::vector<double> rates = Rates(row);
   Json json = {{"test", row.Name()},
                {"prompt_tokens", row.prompt_tokens},
@@ -67,18 +87,23 @@ Json RowToJson(const BenchRow& row) {
   json["resident_bytes"] = row.resident_bytes;
   json["anonymous_bytes"] = row.anonymous_bytes;
   json["file_backed_bytes"] = row.file_backed_bytes;
+  json["proportional_bytes"] = row.proportional_bytes;
+  json["weight_bytes_per_token"] = row.weight_bytes_per_token;
+  json["int8_operations_per_token"] = row.int8_operations_per_token;
+  json["share_of_reading"] = ShareOfReading(report, row);
+  json["share_of_int8_peak"] = ShareOfInt8Peak(report, row);
   return json;
 }
 
 void PrintJson(const BenchReport& report) {
   Json json = Conditions(report);
   json["tests"] = Json::array();
-  for (const BenchRow& row : report.rows) json["tests"].push_back(RowToJson(row));
+  for (const BenchRow& row : report.rows) json["tests"].push_back(RowToJson(report, row));
   std::printf("%s\n", json.dump(2).c_str());
 }
 
 Json FlatRow(const BenchReport& report, const BenchRow& row) {
-  Json json = RowToJson(row);
+  Json json = RowToJson(report, row);
   json.update(Conditions(report));
   return json;
 }
@@ -101,38 +126,109 @@ void PrintCsv(const BenchReport& report) {
   }
 }
 
-void PrintTable(const BenchReport& report, bool markdown) {
-  const char* bar = markdown ? "| " : "";
-  const char* gap = markdown ? " | " : "  ";
-  const char* end = markdown ? " |" : "";
+std::string Format(double value, int decimals) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.*f", decimals, value);
+  return text;
+}
+
+// Empty where a row has no such times.
+std::string MillisecondsText(const std::vector<double>& seconds, double percent) {
+  return seconds.empty() ? "" : Format(Milliseconds(Percentile(seconds, percent)), 1);
+}
+
+struct Column {
+  const char* title;
+  int width;
+  std::string (*text)(const BenchReport& report, const BenchRow& row);
+};
+constexpr Column kColumns[] = {
+    {"tokens/s", 9,
+     [](const BenchReport&, const BenchRow& row) { return Format(Mean(Rates(row)), 2); }},
+    {"+-", 6,
+     [](const BenchReport&, const BenchRow& row) { return Format(Deviation(Rates(row)), 2); }},
+    {"median", 8,
+     [](const BenchReport&, const BenchRow& row) { return Format(Percentile(Rates(row), 50), 2); }},
+    {"limit %", 7,  // prefill: of the int8 peak; decode: of reading memory
+     [](const BenchReport& report, const BenchRow& row) {
+       const double share =
+           row.prompt_tokens != 0 ? ShareOfInt8Peak(report, row) : ShareOfReading(report, row);
+       return share != 0 ? Format(100 * share, 1) : std::string();
+     }},
+    {"first token ms", 14,
+     [](const BenchReport&, const BenchRow& row) {
+       return MillisecondsText(row.first_token_seconds, 50);
+     }},
+    {"p50 ms", 7,
+     [](const BenchReport&, const BenchRow& row) {
+       return MillisecondsText(row.token_seconds, 50);
+     }},
+    {"p95 ms", 7,
+     [](const BenchReport&, const BenchRow& row) {
+       return MillisecondsText(row.token_seconds, 95);
+     }},
+    {"p99 ms", 7,
+     [](const BenchReport&, const BenchRow& row) {
+       return MillisecondsText(row.token_seconds, 99);
+     }},
+    {"anonymous MB", 12,
+     [](const BenchReport&, const BenchRow& row) {
+       return Format(Megabytes(row.anonymous_bytes), 1);
+     }},
+    {"file MB", 8,
+     [](const BenchReport&, const BenchRow& row) {
+       return Format(Megabytes(row.file_backed_bytes), 1);
+     }},
+    {"kv MB", 7,
+     [](const BenchReport&, const BenchRow& row) { return Format(Megabytes(row.kv_bytes), 1); }},
+};
+
+void PrintHeading(const BenchReport& report) {
   std::printf("%s, %s, slice %s, %.1f M parameters loaded, kv %s\n", report.model.c_str(),
               report.quantisation.c_str(), report.slice.c_str(),
               static_cast<double>(report.loaded_parameters) / 1e6, report.kv_type.c_str());
-  std::printf("nestling %s, %s, %u threads, chunk %u, load %.0f ms, peak resident %.1f MB\n\n",
+  std::printf("nestling %s, %s, %u threads, chunk %u, load %.0f ms, peak resident %.1f MB\n",
               report.version.c_str(), report.cpu.c_str(), report.threads, report.chunk_tokens,
               Milliseconds(report.load_seconds), Megabytes(report.peak_resident_bytes));
+  std::printf("this machine reads %.1f GB/s, int8 peak %.0f GOPS\n",
+              report.limits.read_bytes_per_second / 1e9,
+              report.limits.int8_operations_per_second / 1e9);
+  if (report.cold) {
+    std::printf("cold (%.1f MB of the file still cached): load %.0f ms, first token %.0f ms\n",
+                Megabytes(report.cold_cached_bytes), Milliseconds(report.cold_load_seconds),
+                Milliseconds(report.cold_first_token_seconds));
+  }
   for (const BenchRow& row : report.rows) {
     if (row.draft_tokens == 0) continue;
     std::printf(
-        "%s: %s drafted %llu tokens, %.1f %% were accepted\n\n", row.Name().c_str(),
+        "%s: %s drafted %llu tokens, %.1f %% were accepted\n", row.Name().c_str(),
         report.draft.c_str(), static_cast<unsigned long long>(row.draft_tokens),
         100.0 * static_cast<double>(row.accepted_tokens) / static_cast<double>(row.draft_tokens));
   }
-  std::printf("%s%-18s%s%10s%s%8s%s%10s%s%14s%s%12s%s%12s%s%8s%s\n", bar, "test", gap, "tokens/s",
-              gap, "+-", gap, "median", gap, "first token ms", gap, "anonymous MB", gap, "file MB",
-              gap, "kv MB", end);
-  if (markdown) std::printf("|---|---:|---:|---:|---:|---:|---:|---:|\n");
+  std::printf("\n");
+}
+
+void PrintTable(const BenchReport& report, bool markdown) {
+  PrintHeading(report);
+  const char* gap = markdown ? " | " : "  ";
+  const char* end = markdown ? " |\n" : "\n";
+  const auto begin_line = [markdown](const char* name) {
+    std::printf("%s%-18s", markdown ? "| " : "", name);
+  };
+  begin_line("test");
+  for (const Column& column : kColumns) std::printf("%s%*s", gap, column.width, column.title);
+  std::printf("%s", end);
+  if (markdown) {
+    std::printf("|---|");
+    for (size_t i = 0; i < std::size(kColumns); ++i) std::printf("---:|");
+    std::printf("\n");
+  }
   for (const BenchRow& row : report.rows) {
-    const std::vector<double> rates = Rates(row);
-    char first_token[32] = "";
-    if (!row.first_token_seconds.empty()) {
-      std::snprintf(first_token, sizeof(first_token), "%.1f",
-                    Milliseconds(Percentile(row.first_token_seconds, 50)));
+    begin_line(row.Name().c_str());
+    for (const Column& column : kColumns) {
+      std::printf("%s%*s", gap, column.width, column.text(report, row).c_str());
     }
-    std::printf("%s%-18s%s%10.2f%s%8.2f%s%10.2f%s%14s%s%12.1f%s%12.1f%s%8.1f%s\n", bar,
-                row.Name().c_str(), gap, Mean(rates), gap, Deviation(rates), gap,
-                Percentile(rates, 50), gap, first_token, gap, Megabytes(row.anonymous_bytes), gap,
-                Megabytes(row.file_backed_bytes), gap, Megabytes(row.kv_bytes), end);
+    std::printf("%s", end);
   }
 }
 

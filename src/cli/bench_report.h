@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/machine_limits.h"
+
 namespace nestling::cli {
 
 // One row: a prefill of `prompt_tokens` or a decode of `generated_tokens`, after `depth` tokens.
@@ -26,6 +28,9 @@ struct BenchRow {
   uint64_t resident_bytes = 0;  // of the process after the row
   uint64_t anonymous_bytes = 0;
   uint64_t file_backed_bytes = 0;
+  uint64_t proportional_bytes = 0;       // resident, of shared pages this process's part
+  double weight_bytes_per_token = 0;     // decode rows: weights that a token's step reads
+  double int8_operations_per_token = 0;  // prefill rows: 2 for each product with a weight
 
   uint32_t tokens() const { return prompt_tokens + generated_tokens; }
   // "pp512", "tg32 @ d4096": llama-bench's names.
@@ -46,7 +51,14 @@ struct BenchReport {
   uint32_t chunk_tokens = 0;
   uint64_t loaded_parameters = 0;
   double load_seconds = 0;  // engine and session; the page cache as it was found
-  uint64_t peak_resident_bytes = 0;
+  // With --cold, before: load, and load to the first token of a short prompt, after the file was
+  // dropped from the page cache, where `cold_cached_bytes` of it stayed.
+  bool cold = false;
+  double cold_load_seconds = 0;
+  double cold_first_token_seconds = 0;
+  uint64_t cold_cached_bytes = 0;
+  uint64_t peak_resident_bytes = 0;  // without what measuring the limits takes
+  MachineLimits limits;
   std::vector<BenchRow> rows;
 };
 

@@ -75,7 +75,7 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
 Result<Decoder::Plan> Decoder::MakePlan(const SliceConfig& slice) {
   RETURN_IF_ERROR(ValidateSlice(config_, slice));
   RETURN_IF_ERROR(blocks_.Load(slice));
-  Plan plan{slice, {}, {}};
+  Plan plan{slice, {}, {}, WorkOfSlice(engine_.container(), slice)};
   std::vector<uint32_t> layers;
   size_t skipped = 0;
   for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
@@ -133,13 +133,24 @@ Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens,
     if (cancelled.load(std::memory_order_relaxed)) return Cancelled("cancelled");
     if (step.layer == last_owner && want != Want::kAll) {
       RETURN_IF_ERROR(RunLastOwner(pass, step, want));
-      if (want == Want::kNone) return OkStatus();
+      if (want == Want::kNone) break;
     } else {
       RETURN_IF_ERROR(RunLayer(pass, step));
     }
   }
+  CountWork(tokens.size(), want);
+  if (want == Want::kNone) return OkStatus();
   RETURN_IF_ERROR(Merge(pass));
   return EmitLogits(pass, tokens.size() - pass.rows, sink);
+}
+
+void Decoder::CountWork(size_t num_tokens, Want want) {
+  const auto& [every, last] = plan_.work;
+  work_.bytes += every.bytes;
+  work_.products += num_tokens * every.products;
+  if (want == Want::kNone) return;
+  work_.bytes += last.bytes;
+  work_.products += (want == Want::kAll ? num_tokens : 1) * last.products;
 }
 
 void Decoder::Embed(Pass& pass, std::span<const int32_t> tokens,

@@ -15,6 +15,7 @@
 #include "ple/ple_batch.h"
 #include "runtime/engine.h"
 #include "runtime/scratch.h"
+#include "runtime/slice_work.h"
 
 namespace nestling {
 
@@ -42,6 +43,8 @@ class Decoder {
   // prefetched must have come before a call returns: its thread may end.
   void TrimPle();
   PleCounters ple_counters() const;
+  // Of every Run so far; `bytes` once a Run, however many tokens it has.
+  const WeightWork& work() const { return work_; }
 
   // Runs tokens at positions position, position + 1, ...; 1 <= tokens.size() <= chunk_tokens.
   // `embeddings`, one [hidden] row or null for each token, replace those of the table, as they are:
@@ -62,6 +65,7 @@ class Decoder {
     SliceConfig slice;
     std::vector<Step> steps;
     PleSelection ple_selection;  // of the slice's layers
+    SliceWork work;
   };
   // kInvalidArgument for a slice that the model cannot run; else loads what it needs.
   Result<Plan> MakePlan(const SliceConfig& slice);
@@ -115,6 +119,8 @@ class Decoder {
   static void KeepLastRow(Pass& pass, const TextConfig& config);
   Status Merge(Pass& pass);
   Status EmitLogits(Pass& pass, size_t first_index, LogitsSink sink);
+  // Counts a finished Run.
+  void CountWork(size_t num_tokens, Want want);
 
   const Engine& engine_;
   const TextConfig& config_;
@@ -122,6 +128,7 @@ class Decoder {
   std::unique_ptr<KvCache> kv_;
   uint32_t chunk_tokens_ = 0;
   Plan plan_;
+  WeightWork work_;
   std::unique_ptr<PleBatch> ple_[2];         // this chunk's rows and the next one's
   size_t replace_ple_ = 0;                   // whose rows are needed no more
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]

@@ -107,7 +107,7 @@ Status Session::RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size
   num_written_ = std::max(num_written_, position + tokens.size());  // even if it fails half-way
   const Status status = decoder_->Run(scratch, tokens, embeddings_, static_cast<uint32_t>(position),
                                       decoder_want, row, cancelled_);
-  UpdatePleCounters();
+  UpdateCounters();
   RETURN_IF_ERROR(status);
   counters_.ple_rows_read += tokens.size();
   return OkStatus();
@@ -129,12 +129,14 @@ Status Session::FindEmbeddings(std::span<const int32_t> tokens, size_t position)
   return OkStatus();
 }
 
-void Session::UpdatePleCounters() {
+void Session::UpdateCounters() {
   const PleCounters ple = decoder_->ple_counters();
   counters_.ple_bytes_read = ple.bytes_read;
   counters_.ple_hits = ple.hits;
   counters_.ple_misses = ple.misses;
   counters_.ple_wait_seconds = static_cast<double>(ple.wait_ns) * 1e-9;
+  counters_.weight_bytes_read = decoder_->work().bytes;
+  counters_.weight_products = decoder_->work().products;
 }
 
 Status Session::Prefill(std::span<const int32_t> tokens, const SoftRows& rows) {

@@ -41,6 +41,8 @@ struct SessionCounters {
   uint64_t ple_hits = 0;        // distinct rows of a chunk that the cache had
   uint64_t ple_misses = 0;      // and those that were read
   double ple_wait_seconds = 0;  // in which a step had to wait for its rows
+  uint64_t weight_bytes_read = 0;  // weights that steps read, once a step
+  uint64_t weight_products = 0;    // multiply-accumulates with them
 };
 
 enum class StopReason {
@@ -166,7 +168,7 @@ class Session {
   // Appends and runs; tokens that could not be run are taken off again.
   Status AppendAndRun(std::span<const int32_t> tokens, const SoftRows& rows, Want want,
                       LogitsRow row);
-  void UpdatePleCounters();
+  void UpdateCounters();
   // Makes logits_ those of the last token.
   Status Refresh();
   // Fills embeddings_ for tokens from `position` on.

@@ -34,7 +34,12 @@ TEST(BenchTest, JsonHasARowPerTestAndItsConditions) {
     // Prefill has a first token, decode has times between tokens.
     EXPECT_EQ(row["first_token_ms"].is_null(), row["prompt_tokens"] == 0);
     EXPECT_EQ(row["token_p95_ms"].is_null(), row["generated_tokens"] == 0);
+    // Decode is held against reading memory, prefill against int8 products.
+    EXPECT_EQ(row["weight_bytes_per_token"] > 0, row["generated_tokens"] != 0);
+    EXPECT_EQ(row["share_of_reading"] > 0, row["generated_tokens"] != 0);
+    EXPECT_EQ(row["int8_operations_per_token"] > 0, row["prompt_tokens"] != 0);
   }
+  EXPECT_GT(json["read_bytes_per_second"], 0);
   EXPECT_THAT(names,
               ::testing::ElementsAre("pp8", "pp16", "tg4", "pp8 @ d5", "pp16 @ d5", "tg4 @ d5"));
 }
@@ -51,6 +56,18 @@ TEST(BenchTest, OtherFormatsHaveTheSameRows) {
   const nlohmann::json first = nlohmann::json::parse(lines.substr(0, lines.find('\n')));
   EXPECT_EQ(first["test"], "pp8");
   EXPECT_EQ(first["threads"], 1);
+}
+
+// The model is this process's own file, so that the page cache can let go of it.
+TEST(BenchTest, AColdLoadIsMeasuredWhenAskedFor) {
+  std::vector<std::string> command = {"bench", PlainModel(), "-p", "4", "-n", "0",
+                                      "-r",    "1",          "-t", "1", "-o", "json"};
+  EXPECT_TRUE(ParseOutput(RunTool(command))["cold_load_ms"].is_null());
+  command.push_back("--cold");
+  const nlohmann::json json = ParseOutput(RunTool(command));
+  EXPECT_GT(json["cold_load_ms"], 0.0);
+  EXPECT_GT(json["cold_first_token_ms"], json["cold_load_ms"]);
+  EXPECT_FALSE(json["cold_cached_bytes"].is_null());
 }
 
 TEST(BenchTest, ZeroLeavesAKindOfRowOut) {
