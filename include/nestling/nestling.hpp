@@ -106,7 +106,69 @@ struct EngineOptions {
   uint32_t budget_context_tokens = 0;
   nestling_ple_mode ple_mode = NESTLING_PLE_STREAM;
   uint64_t ple_cache_bytes = 0;
+  double tower_idle_seconds = 0;
+  uint64_t soft_token_cache_bytes = 0;
+  nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
 };
+
+// A piece of a message: text, an image or a sound. What it is made of is borrowed until the call
+// that gets it returns.
+class Part {
+ public:
+  static Part Text(std::string_view text) {
+    return Part(NESTLING_PART_TEXT, text.empty() ? "" : text.data(), text.size());
+  }
+  // Rows from the top; `stride_bytes` 0: the rows' pixels follow one another.
+  static Part Image(std::span<const uint8_t> pixels, uint32_t width, uint32_t height,
+                    nestling_pixel_format format = NESTLING_PIXELS_RGB8, size_t stride_bytes = 0) {
+    Part part(NESTLING_PART_IMAGE, pixels.data(), pixels.size());
+    part.part_.width = width;
+    part.part_.height = height;
+    part.part_.pixel_format = format;
+    part.part_.stride_bytes = stride_bytes;
+    return part;
+  }
+  // [3, height, width] in 0 .. 1.
+  static Part PreparedImage(std::span<const float> values, uint32_t width, uint32_t height) {
+    Part part(NESTLING_PART_PREPARED_IMAGE, values.data(), values.size());
+    part.part_.width = width;
+    part.part_.height = height;
+    return part;
+  }
+  // Mono, 16 kHz.
+  static Part Audio(std::span<const float> samples) {
+    return Part(NESTLING_PART_AUDIO, samples.data(), samples.size());
+  }
+  // Of Engine::Encode.
+  static Part ImageTokens(std::span<const float> values) {
+    return Part(NESTLING_PART_IMAGE_TOKENS, values.data(), values.size());
+  }
+  static Part AudioTokens(std::span<const float> values) {
+    return Part(NESTLING_PART_AUDIO_TOKENS, values.data(), values.size());
+  }
+  // A finished AudioStream::get().
+  static Part Audio(const nestling_audio_stream* stream) {
+    return Part(NESTLING_PART_AUDIO_STREAM, stream, 0);
+  }
+
+  const nestling_part& get() const { return part_; }
+
+ private:
+  Part(nestling_part_type type, const void* data, size_t size)
+      : part_(MakeStruct<nestling_part>()) {
+    part_.type = type;
+    part_.data = data;
+    part_.size = size;
+  }
+  nestling_part part_;
+};
+static_assert(sizeof(Part) == sizeof(nestling_part));  // arrays of one are arrays of the other
+
+namespace internal {
+inline const nestling_part* Data(std::span<const Part> parts) {
+  return parts.empty() ? nullptr : &parts.front().get();
+}
+}  // namespace internal
 
 // A loaded model; any thread. Sessions keep what they need of it.
 class Engine {
@@ -151,6 +213,36 @@ class Engine {
     return memory;
   }
 
+  nestling_tower_info TowerInfo(nestling_tower tower) const {
+    auto info = MakeStruct<nestling_tower_info>();
+    Check(nestling_engine_get_tower_info(get(), tower, &info));
+    return info;
+  }
+  void LoadTower(nestling_tower tower, bool in_background = false) {
+    Check(
+        nestling_engine_load_tower(get(), tower, in_background ? NESTLING_LOAD_IN_BACKGROUND : 0));
+  }
+  void UnloadTower(nestling_tower tower) { Check(nestling_engine_unload_tower(get(), tower)); }
+  nestling_soft_token_cache_info SoftTokenCacheInfo() const {
+    auto info = MakeStruct<nestling_soft_token_cache_info>();
+    Check(nestling_engine_get_soft_token_cache_info(get(), &info));
+    return info;
+  }
+  void ClearSoftTokenCache() { Check(nestling_engine_clear_soft_token_cache(get())); }
+  nestling_media_size MeasureMedia(const Part& media) const {
+    auto size = MakeStruct<nestling_media_size>();
+    Check(nestling_engine_measure_media(get(), &media.get(), &size));
+    return size;
+  }
+  // [soft tokens, hidden_size]
+  std::vector<float> Encode(const Part& media) {
+    size_t needed = 0;
+    Check(nestling_engine_encode(get(), &media.get(), nullptr, 0, &needed));
+    std::vector<float> values(needed);
+    Check(nestling_engine_encode(get(), &media.get(), values.data(), values.size(), &needed));
+    return values;
+  }
+
   // `flags`: NESTLING_TOKENIZE_*.
   std::vector<int32_t> Tokenize(std::string_view text, uint32_t flags = 0) const {
     size_t needed = 0;
@@ -190,6 +282,9 @@ class Engine {
     c_options.budget_context_tokens = options.budget_context_tokens;
     c_options.ple_mode = options.ple_mode;
     c_options.ple_cache_bytes = options.ple_cache_bytes;
+    c_options.tower_idle_seconds = options.tower_idle_seconds;
+    c_options.soft_token_cache_bytes = options.soft_token_cache_bytes;
+    c_options.tower_precision = options.tower_precision;
     return c_options;
   }
   // An empty view may have no address.
@@ -199,6 +294,36 @@ class Engine {
     void operator()(nestling_engine* engine) const { nestling_engine_destroy(engine); }
   };
   std::unique_ptr<nestling_engine, Destroy> engine_;
+};
+
+// A sound that is encoded while it is recorded; one thread at a time.
+class AudioStream {
+ public:
+  explicit AudioStream(const Engine& engine) {
+    nestling_audio_stream* stream = nullptr;
+    Check(nestling_audio_stream_create(engine.get(), &stream));
+    stream_.reset(stream);
+  }
+
+  nestling_audio_stream* get() const { return stream_.get(); }
+
+  void Push(std::span<const float> samples) {
+    if (!samples.empty()) {
+      Check(nestling_audio_stream_push(get(), samples.data(), samples.size()));
+    }
+  }
+  void Finish() { Check(nestling_audio_stream_finish(get())); }
+  nestling_audio_stream_info Info() const {
+    auto info = MakeStruct<nestling_audio_stream_info>();
+    Check(nestling_audio_stream_get_info(get(), &info));
+    return info;
+  }
+
+ private:
+  struct Destroy {
+    void operator()(nestling_audio_stream* stream) const { nestling_audio_stream_destroy(stream); }
+  };
+  std::unique_ptr<nestling_audio_stream, Destroy> stream_;
 };
 
 struct EstimateOptions {
@@ -311,6 +436,22 @@ class Session {
     call.keeper.Rethrow();
     Check(status);
   }
+  // With images and sounds in the place of placeholders.
+  void PrefillMedia(std::span<const int32_t> tokens, std::span<const Part> media) {
+    if (tokens.empty() && media.empty()) return;
+    Check(nestling_session_prefill_media(get(), Data(tokens), tokens.size(), internal::Data(media),
+                                         media.size()));
+  }
+  void EvalMedia(std::span<const int32_t> tokens, std::span<const Part> media,
+                 const LogitsCallback& callback) {
+    if (tokens.empty() && media.empty()) return;
+    EvalCall call{callback, {}};
+    const nestling_status status =
+        nestling_session_eval_media(get(), Data(tokens), tokens.size(), internal::Data(media),
+                                    media.size(), &EvalCall::Invoke, &call);
+    call.keeper.Rethrow();
+    Check(status);
+  }
   // Borrowed until the next call.
   std::span<const float> Logits() {
     const float* logits = nullptr;
@@ -323,6 +464,10 @@ class Session {
   void AddMessage(Role role, std::string_view text) {
     Check(nestling_session_add_message(get(), static_cast<nestling_role>(role),
                                        text.empty() ? "" : text.data(), text.size()));
+  }
+  void AddMessage(Role role, std::span<const Part> parts) {
+    Check(nestling_session_add_message_parts(get(), static_cast<nestling_role>(role),
+                                             internal::Data(parts), parts.size()));
   }
 
   nestling_generate_result Generate(const GenerateOptions& options = {},
@@ -366,6 +511,9 @@ class Session {
   }
 
  private:
+  static const int32_t* Data(std::span<const int32_t> tokens) {
+    return tokens.empty() ? nullptr : tokens.data();
+  }
   struct EvalCall {
     const LogitsCallback& callback;
     internal::ExceptionKeeper keeper;

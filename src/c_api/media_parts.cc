@@ -59,12 +59,18 @@ Status CheckPreparedSize(const Towers& towers, const nestling_part& part) {
                          shape.image_width, " x ", shape.image_height);
 }
 
+Result<MediaSize> MeasureSoftTokens(const Towers& towers, size_t hidden_size,
+                                    const nestling_part& part) {
+  const bool image = part.type == NESTLING_PART_IMAGE_TOKENS;
+  ASSIGN_OR_RETURN(const MediaSize size,
+                   towers.MeasureTokens(image ? TowerKind::kVision : TowerKind::kAudio,
+                                        part.size / hidden_size));
+  if (part.size % hidden_size == 0) return size;
+  return InvalidArgument("soft tokens of ", part.size, " values, want a multiple of ", hidden_size);
+}
+
 Result<SharedSoftTokens> ReadSoftTokens(const nestling_part& part, size_t hidden_size) {
   const std::span<const float> values = Floats(part);
-  if (values.size() % hidden_size != 0) {
-    return InvalidArgument("soft tokens of ", values.size(), " values, want a multiple of ",
-                           hidden_size);
-  }
   for (size_t i = 0; i < values.size(); ++i) {
     if (std::isfinite(values[i])) continue;
     return InvalidArgument("soft tokens: value ", i, " is ", values[i]);
@@ -75,10 +81,11 @@ Result<SharedSoftTokens> ReadSoftTokens(const nestling_part& part, size_t hidden
   return SharedSoftTokens(std::move(tokens));
 }
 
-Result<Media> ReadStream(const nestling_part& part) {
+Result<Media> ReadStream(const Towers& towers, const nestling_part& part) {
   const auto* stream = static_cast<const nestling_audio_stream*>(part.data);
-  if (stream->media) return *stream->media;
-  return FailedPrecondition("the audio stream is not finished");
+  if (!stream->media) return FailedPrecondition("the audio stream is not finished");
+  RETURN_IF_ERROR(towers.CheckOwn(*stream->media));  // another's rows may have another length
+  return *stream->media;
 }
 
 // What holds for every type but text.
@@ -107,15 +114,12 @@ Result<MediaSize> Measure(const Towers& towers, size_t hidden_size, const nestli
     case NESTLING_PART_AUDIO:
       return towers.MeasureSound(part.size);
     case NESTLING_PART_AUDIO_STREAM: {
-      ASSIGN_OR_RETURN(const Media media, ReadStream(part));
+      ASSIGN_OR_RETURN(const Media media, ReadStream(towers, part));
       return MediaSize{media.pieces.size(), media.num_soft_tokens(),
                        media.pieces.size() * media.positions};
     }
-    default: {
-      const bool image = part.type == NESTLING_PART_IMAGE_TOKENS;
-      const MediaShape& shape = towers.shape();
-      return MediaSize{1, part.size / hidden_size, image ? shape.image_tokens : shape.audio_tokens};
-    }
+    default:
+      return MeasureSoftTokens(towers, hidden_size, part);
   }
 }
 
@@ -131,7 +135,7 @@ Result<Media> Encode(Towers& towers, size_t hidden_size, const nestling_part& pa
     case NESTLING_PART_AUDIO:
       return towers.EncodeSound(Floats(part));
     case NESTLING_PART_AUDIO_STREAM:
-      return ReadStream(part);
+      return ReadStream(towers, part);
     default: {
       ASSIGN_OR_RETURN(SharedSoftTokens tokens, ReadSoftTokens(part, hidden_size));
       if (part.type == NESTLING_PART_IMAGE_TOKENS) return towers.ImageOf(std::move(tokens));

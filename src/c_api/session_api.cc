@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -163,6 +164,41 @@ Status RequireNoMessages(const nestling_session& handle) {
   return FailedPrecondition("session: it holds messages; raw tokens need one without, or a reset");
 }
 
+// Placeholders that parts take.
+struct Placeholders {
+  size_t images = 0;
+  size_t sounds = 0;
+};
+
+// Checks all images and sounds before the first is encoded, which may take seconds.
+Result<Placeholders> MeasureParts(const nestling_session& handle,
+                                  std::span<const nestling_part> parts, const char* name) {
+  const Engine& engine = *handle.engine;
+  Placeholders taken;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].type == NESTLING_PART_TEXT) continue;
+    ASSIGN_OR_RETURN(const MediaSize size,
+                     MeasurePart(engine.towers(), engine.text_config().hidden_size, parts[i],
+                                 StrCat(name, "[", i, "]")));
+    const nestling_part_type type = parts[i].type;
+    const bool image = type == NESTLING_PART_IMAGE || type == NESTLING_PART_PREPARED_IMAGE ||
+                       type == NESTLING_PART_IMAGE_TOKENS;
+    (image ? taken.images : taken.sounds) += size.positions;
+  }
+  const Session& session = *handle.session;
+  const size_t room = session.context_tokens() - session.num_tokens();
+  if (taken.images + taken.sounds <= room) return taken;
+  return ContextFull(name, ": they take ", taken.images + taken.sounds,
+                     " tokens, the context has room for ", room, " of ", session.context_tokens());
+}
+
+Status CheckCount(std::span<const int32_t> tokens, int32_t id, size_t taken, const char* what) {
+  const auto count = id < 0 ? 0 : std::count(tokens.begin(), tokens.end(), id);
+  if (static_cast<size_t>(count) == taken) return OkStatus();
+  return InvalidArgument("tokens: ", count, " placeholders of ", what, "s, those in media take ",
+                         taken);
+}
+
 // Encodes the images and sounds among `parts`, by their index; texts are left out.
 Result<std::vector<std::optional<Media>>> EncodeParts(nestling_session& handle,
                                                       std::span<const nestling_part> parts,
@@ -190,12 +226,17 @@ Result<SoftRows> AssignMedia(nestling_session& handle, std::span<const int32_t> 
       return InvalidArgument("media[", i, "].type: a text, want an image or a sound");
     }
   }
+  if (parts.empty()) return SoftRows();  // the session finds placeholders without content
+  ASSIGN_OR_RETURN(const Placeholders taken, MeasureParts(handle, parts, "media"));
+  const Engine& engine = *handle.engine;
+  const SpecialTokens& special = engine.header().special_tokens;
+  RETURN_IF_ERROR(CheckCount(tokens, special.image_soft, taken.images, "image"));
+  RETURN_IF_ERROR(CheckCount(tokens, special.audio_soft, taken.sounds, "sound"));
   ASSIGN_OR_RETURN(const auto encoded, EncodeParts(handle, parts, "media"));
   std::vector<Media> all;
   for (const std::optional<Media>& one : encoded) all.push_back(*one);
-  const Engine& engine = *handle.engine;
-  return SoftRows::Assign(tokens, engine.header().special_tokens, all,
-                          engine.container().content_hash(), engine.text_config().hidden_size);
+  return SoftRows::Assign(tokens, special, all, engine.container().content_hash(),
+                          engine.text_config().hidden_size);
 }
 
 Result<Role> ReadRole(nestling_role role) {
@@ -480,6 +521,7 @@ nestling_status nestling_session_add_message_parts(nestling_session* session, ne
       }
     }
     RETURN_IF_ERROR(handle.conversation.CheckMessage(its_role));
+    RETURN_IF_ERROR(nestling::MeasureParts(handle, read, "parts").status());
     ASSIGN_OR_RETURN(const auto media, nestling::EncodeParts(handle, read, "parts"));
     for (size_t i = 0; i < read.size(); ++i) {
       if (media[i]) message[i].media = &*media[i];

@@ -152,6 +152,27 @@ Status Towers::CheckVision() const {
   return ReadVisionConfig(reader_).status();
 }
 
+Status Towers::CheckAudio() const {
+  if (!Has(reader_, SectionKind::kAudio)) return Unsupported("the container has no audio tower");
+  return audio_config_.status();
+}
+
+Result<MediaSize> Towers::MeasureTokens(TowerKind kind, size_t count) const {
+  const bool image = kind == TowerKind::kVision;
+  RETURN_IF_ERROR(image ? CheckVision() : CheckAudio());
+  const size_t positions = image ? shape_.image_tokens : shape_.audio_tokens;
+  const size_t least = image ? positions : 1;
+  if (count >= least && count <= positions) return MediaSize{1, count, positions};
+  return InvalidArgument(image ? "image" : "clip", " of ", count, " soft tokens, want ",
+                         image ? "" : "1 to ", positions);
+}
+
+Status Towers::CheckOwn(const Media& media) const {
+  if (media.model == reader_.content_hash()) return OkStatus();
+  return InvalidArgument(media.kind == TowerKind::kVision ? "an image" : "a sound",
+                         " that was encoded by another model than this");
+}
+
 Result<MediaSize> Towers::MeasureImage(const ImageView& image) const {
   RETURN_IF_ERROR(CheckVision());
   RETURN_IF_ERROR(CheckImage(image));
@@ -169,8 +190,7 @@ Result<MediaSize> Towers::MeasurePixels(size_t num_values) const {
 }
 
 Result<MediaSize> Towers::MeasureSound(size_t num_samples) const {
-  if (!Has(reader_, SectionKind::kAudio)) return Unsupported("the container has no audio tower");
-  RETURN_IF_ERROR(audio_config_.status());
+  RETURN_IF_ERROR(CheckAudio());
   ASSIGN_OR_RETURN(const std::vector<SoundPiece> cuts, audio_config_->Split(num_samples));
   MediaSize size{cuts.size(), 0, cuts.size() * shape_.audio_tokens};
   for (const SoundPiece& cut : cuts) {
@@ -232,19 +252,13 @@ Result<std::shared_ptr<AudioTower>> Towers::AcquireAudio() {
 }
 
 Result<Media> Towers::ImageOf(SharedSoftTokens tokens) const {
-  RETURN_IF_ERROR(CheckVision());
-  if (tokens->count != shape_.image_tokens) {
-    return InvalidArgument("image of ", tokens->count, " soft tokens, want ", shape_.image_tokens);
-  }
+  RETURN_IF_ERROR(MeasureTokens(TowerKind::kVision, tokens->count).status());
   return MediaOf(TowerKind::kVision, {std::move(tokens)});
 }
 
 Result<Media> Towers::SoundOf(std::vector<SharedSoftTokens> pieces) {
-  RETURN_IF_ERROR(audio_config_.status());
   for (const SharedSoftTokens& piece : pieces) {
-    if (piece->count >= 1 && piece->count <= shape_.audio_tokens) continue;
-    return InvalidArgument("clip of ", piece->count, " soft tokens, want 1 to ",
-                           shape_.audio_tokens);
+    RETURN_IF_ERROR(MeasureTokens(TowerKind::kAudio, piece->count).status());
   }
   Media media = MediaOf(TowerKind::kAudio, std::move(pieces));
   const TowerConfig& config = reader_.header().audio;

@@ -82,6 +82,10 @@ class Towers {
   Result<MediaSize> MeasureImage(const ImageView& image) const;
   Result<MediaSize> MeasurePixels(size_t num_values) const;
   Result<MediaSize> MeasureSound(size_t num_samples) const;
+  // The same for so many soft tokens of an image or a clip that were encoded before.
+  Result<MediaSize> MeasureTokens(TowerKind kind, size_t count) const;
+  // kInvalidArgument: what was encoded by the tower of another model.
+  Status CheckOwn(const Media& media) const;
 
   // Each loads its tower if need be. kUnsupported: the container has none, or one that this version
   // cannot run; kBadModel: it is damaged; kOutOfMemory: nothing has changed; kInvalidArgument: the
@@ -123,6 +127,7 @@ class Towers {
   Status Admit(TowerKind kind) const;
   // What is wrong with the towers that shape_ has no numbers of.
   Status CheckVision() const;
+  Status CheckAudio() const;
   // Unloads what has been idle for long enough, until the towers are destroyed.
   void WatchIdle();
   void StartWatching();
