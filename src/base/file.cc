@@ -2,6 +2,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "base/math.h"
@@ -21,22 +24,27 @@ size_t PageBytes() {
   return page;
 }
 
-Status ErrnoStatus(std::string_view what, const std::string& name) {
-  const int error = errno;
+Status ErrorStatus(int error, std::string_view what, const std::string& name) {
   const std::string message = StrCat(what, " \"", name, "\": ", std::strerror(error));
   if (error == ENOENT) return Status(StatusCode::kNotFound, message);
   if (error == ENOMEM) return Status(StatusCode::kOutOfMemory, message);
   return Status(StatusCode::kIoError, message);
 }
 
+Status ErrnoStatus(std::string_view what, const std::string& name) {
+  return ErrorStatus(errno, what, name);
+}
+
+constexpr std::string_view kTemporarySuffix = ".tmp-XXXXXX";
+
 // Positional; retries EINTR and short reads.
-Status ReadFully(int fd, const std::string& name, uint64_t offset, std::span<std::byte> out) {
+Status ReadFully(FileCalls& calls, int fd, const std::string& name, uint64_t offset,
+                 std::span<std::byte> out) {
   size_t done = 0;
   while (done < out.size()) {
-    const ssize_t n =
-        pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus("cannot read", name);
+    const int64_t n = calls.Read(fd, out.subspan(done), offset + done);
+    if (n == -EINTR) continue;
+    if (n < 0) return ErrorStatus(static_cast<int>(-n), "cannot read", name);
     if (n == 0) {
       return IoError("\"", name, "\" ended at ", offset + done, " bytes, wanted ",
                      offset + out.size());
@@ -73,12 +81,13 @@ void MappedRegion::ReleasePages(std::span<const std::byte> part) const {
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
-Result<std::unique_ptr<File>> File::Open(const std::string& path) {
+Result<std::unique_ptr<File>> File::Open(const std::string& path, FileCalls& calls) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus("cannot open", path);
-  std::unique_ptr<File> file(new File);
+  std::unique_ptr<File> file(new File(calls));
   file->fd_ = fd;
   file->name_ = path;
+  file->has_path_ = true;
   struct stat info;
   if (fstat(fd, &info) != 0) return ErrnoStatus("cannot stat", path);
   if (!S_ISREG(info.st_mode)) return IoError("\"", path, "\" is not a regular file");
@@ -90,7 +99,7 @@ Result<std::unique_ptr<File>> File::FromDescriptor(int fd, uint64_t offset, uint
   const std::string name = StrCat("descriptor ", fd);
   const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (own < 0) return ErrnoStatus("cannot duplicate", name);
-  std::unique_ptr<File> file(new File);
+  std::unique_ptr<File> file(new File(FileCalls::System()));
   file->fd_ = own;
   file->name_ = name;
   struct stat info;
@@ -106,6 +115,16 @@ Result<std::unique_ptr<File>> File::FromDescriptor(int fd, uint64_t offset, uint
   return file;
 }
 
+Result<std::unique_ptr<File>> File::Span(uint64_t offset, uint64_t length) const {
+  if (offset > size_ || length == 0 || length > size_ - offset) {
+    return IoError("span of ", length, " bytes at ", offset, " of \"", name_, "\" of ", size_,
+                   " bytes");
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<File> file, FromDescriptor(fd_, start_ + offset, length));
+  file->name_ = name_;
+  return file;
+}
+
 File::~File() {
   if (fd_ >= 0) close(fd_);
 }
@@ -115,7 +134,7 @@ Status File::ReadAt(uint64_t offset, std::span<std::byte> out) const {
     return IoError("read of ", out.size(), " bytes at ", offset, " of \"", name_, "\" of ", size_,
                    " bytes");
   }
-  return ReadFully(fd_, name_, start_ + offset, out);
+  return ReadFully(calls_, fd_, name_, start_ + offset, out);
 }
 
 Result<MappedRegion> File::Map(uint64_t offset, uint64_t length) const {
@@ -148,14 +167,48 @@ Result<std::string> ReadFile(const std::string& path, uint64_t limit_bytes) {
   return text;
 }
 
-Result<std::unique_ptr<AtomicFileWriter>> AtomicFileWriter::Create(const std::string& path) {
-  std::unique_ptr<AtomicFileWriter> writer(new AtomicFileWriter);
+Result<std::unique_ptr<AtomicFileWriter>> AtomicFileWriter::Create(const std::string& path,
+                                                                   FileCalls& calls) {
+  std::unique_ptr<AtomicFileWriter> writer(new AtomicFileWriter(calls));
   writer->path_ = path;
-  std::string temporary = path + ".tmp-XXXXXX";
-  writer->fd_ = mkostemp(temporary.data(), O_CLOEXEC);
-  if (writer->fd_ < 0) return ErrnoStatus("cannot create", temporary);
-  writer->temporary_path_ = temporary;
-  return writer;
+  // Between creation and lock, RemoveAbandoned of another process may take the file: once more.
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    std::string temporary = StrCat(path, kTemporarySuffix);
+    const int fd = calls.CreateTemporary(&temporary);
+    if (fd < 0) return ErrorStatus(-fd, "cannot create", temporary);
+    // Some file systems have no locks; the file is then never taken for an abandoned one.
+    flock(fd, LOCK_EX | LOCK_NB);
+    struct stat info;
+    if (fstat(fd, &info) == 0 && info.st_nlink == 0) {
+      close(fd);
+      continue;
+    }
+    writer->fd_ = fd;
+    writer->temporary_path_ = temporary;
+    return writer;
+  }
+  return IoError("cannot create a temporary file of \"", path, "\": others remove it");
+}
+
+void AtomicFileWriter::RemoveAbandoned(const std::string& path) {
+  namespace fs = std::filesystem;
+  const fs::path final_path(path);
+  const fs::path parent = final_path.parent_path();
+  const std::string name = final_path.filename().string();
+  const std::string_view infix = kTemporarySuffix.substr(0, kTemporarySuffix.size() - 6);
+  std::error_code error;
+  fs::directory_iterator folder(parent.empty() ? fs::path(".") : parent, error);
+  for (; !error && folder != fs::directory_iterator(); folder.increment(error)) {
+    const std::string file = folder->path().filename().string();
+    if (file.size() != name.size() + kTemporarySuffix.size() || !file.starts_with(name) ||
+        file.compare(name.size(), infix.size(), infix) != 0) {
+      continue;
+    }
+    const int fd = open(folder->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) continue;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlink(folder->path().c_str());
+    close(fd);
+  }
 }
 
 AtomicFileWriter::~AtomicFileWriter() {
@@ -172,17 +225,16 @@ Status AtomicFileWriter::Append(std::span<const std::byte> bytes) {
 Status AtomicFileWriter::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
   size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n =
-        pwrite(fd_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoStatus("cannot write", path_);
+    const int64_t n = calls_.Write(fd_, bytes.subspan(done), offset + done);
+    if (n == -EINTR) continue;
+    if (n <= 0) return ErrorStatus(n < 0 ? static_cast<int>(-n) : EIO, "cannot write", path_);
     done += static_cast<size_t>(n);
   }
   return OkStatus();
 }
 
 Status AtomicFileWriter::ReadAt(uint64_t offset, std::span<std::byte> out) const {
-  return ReadFully(fd_, path_, offset, out);
+  return ReadFully(calls_, fd_, path_, offset, out);
 }
 
 Status AtomicFileWriter::Reserve(uint64_t bytes) {
@@ -205,11 +257,15 @@ Status AtomicFileWriter::Commit() {
   const mode_t mask = umask(0);
   umask(mask);
   if (fchmod(fd_, 0666 & ~mask) != 0) return ErrnoStatus("cannot set the mode of", path_);
-  if (fsync(fd_) != 0) return ErrnoStatus("cannot sync", path_);
-  const int fd = std::exchange(fd_, -1);
-  if (close(fd) != 0) return ErrnoStatus("cannot close", path_);
-  if (rename(temporary_path_.c_str(), path_.c_str()) != 0)
-    return ErrnoStatus("cannot rename to", path_);
+  if (const int error = calls_.Sync(fd_); error != 0) {
+    return ErrorStatus(-error, "cannot sync", path_);
+  }
+  // Open until the name is there, so that a caller who cannot have it may still read what he wrote;
+  // all is synced, nothing can go wrong when it is closed.
+  if (const int error = calls_.Rename(temporary_path_, path_); error != 0) {
+    return ErrorStatus(-error, "cannot rename to", path_);
+  }
+  close(std::exchange(fd_, -1));
   temporary_path_.clear();
   return OkStatus();
 }

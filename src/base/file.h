@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/file_calls.h"
 #include "base/status.h"
 
 namespace nestling {
@@ -41,7 +42,11 @@ class MappedRegion {
 // positional, so one File may be read from several threads.
 class File {
  public:
-  static Result<std::unique_ptr<File>> Open(const std::string& path);
+  // `calls` is borrowed and does the reads.
+  static Result<std::unique_ptr<File>> Open(const std::string& path,
+                                            FileCalls& calls = FileCalls::System());
+  // A part of this file, on a descriptor of its own.
+  Result<std::unique_ptr<File>> Span(uint64_t offset, uint64_t length) const;
   // Duplicates `fd`: the caller keeps and closes his own. `length` 0 means up to the end.
   static Result<std::unique_ptr<File>> FromDescriptor(int fd, uint64_t offset, uint64_t length);
   ~File();
@@ -52,6 +57,8 @@ class File {
   uint64_t size() const { return size_; }
   // For messages: the path, or "descriptor N".
   const std::string& name() const { return name_; }
+  // name() is a path.
+  bool has_path() const { return has_path_; }
   int descriptor() const { return fd_; }
   // Offset of the span in the descriptor's file.
   uint64_t start() const { return start_; }
@@ -62,11 +69,13 @@ class File {
   Result<MappedRegion> Map(uint64_t offset, uint64_t length) const;
 
  private:
-  File() = default;
+  explicit File(FileCalls& calls) : calls_(calls) {}
+  FileCalls& calls_;
   int fd_ = -1;
   uint64_t start_ = 0;
   uint64_t size_ = 0;
   std::string name_;
+  bool has_path_ = false;
 };
 
 // Reads a whole small file; larger than `limit_bytes` is kBadModel (an untrusted file must not
@@ -74,10 +83,15 @@ class File {
 Result<std::string> ReadFile(const std::string& path, uint64_t limit_bytes);
 
 // Writes a file under a temporary name in the same folder; Commit() syncs and renames it, so that
-// the final name never shows a part of it. Without Commit the temporary file is removed.
+// the final name never shows a part of it. Without Commit the temporary file is removed; one of a
+// process that was killed stays, unlocked, until RemoveAbandoned().
 class AtomicFileWriter {
  public:
-  static Result<std::unique_ptr<AtomicFileWriter>> Create(const std::string& path);
+  // `calls` is borrowed.
+  static Result<std::unique_ptr<AtomicFileWriter>> Create(const std::string& path,
+                                                          FileCalls& calls = FileCalls::System());
+  // Removes temporary files of `path` that no living process writes. Errors are ignored.
+  static void RemoveAbandoned(const std::string& path);
   ~AtomicFileWriter();
   AtomicFileWriter(const AtomicFileWriter&) = delete;
   AtomicFileWriter& operator=(const AtomicFileWriter&) = delete;
@@ -93,10 +107,13 @@ class AtomicFileWriter {
   Status Reserve(uint64_t bytes);
   // Current end of appended data.
   uint64_t position() const { return position_; }
+  // Of the temporary file, until Commit.
+  int descriptor() const { return fd_; }
   Status Commit();
 
  private:
-  AtomicFileWriter() = default;
+  explicit AtomicFileWriter(FileCalls& calls) : calls_(calls) {}
+  FileCalls& calls_;
   std::string path_;
   std::string temporary_path_;
   int fd_ = -1;

@@ -9,9 +9,11 @@
 namespace nestling {
 
 Result<std::unique_ptr<DecoderBlocks>> DecoderBlocks::Create(const ModelWeights& weights,
-                                                             const ThreadPool& pool) {
+                                                             const ThreadPool& pool,
+                                                             const PackedCacheOptions& cache) {
   std::unique_ptr<DecoderBlocks> blocks(new DecoderBlocks(weights));
-  ASSIGN_OR_RETURN(blocks->context_, GraphContext::Create(pool));
+  ASSIGN_OR_RETURN(auto packed, PackedWeights::Create(weights.reader(), "text", "stored", cache));
+  ASSIGN_OR_RETURN(blocks->context_, GraphContext::Create(pool, std::move(packed)));
   blocks->layers_.resize(weights.reader().header().text.num_layers());
   RETURN_IF_ERROR(blocks->LoadGlobals());
   return blocks;
@@ -58,6 +60,7 @@ Status DecoderBlocks::Load(const SliceConfig& slice) {
     RETURN_IF_ERROR(LoadShells(index, slice.ffn[kept]));
     ++kept;
   }
+  context_->packed_weights().Commit();
   return OkStatus();
 }
 

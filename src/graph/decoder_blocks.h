@@ -54,9 +54,11 @@ struct LayerBlocks {
 // for them, then kept and shared by every slice and session. Thread-safe.
 class DecoderBlocks {
  public:
-  // `weights` and `pool` are borrowed and must outlive the blocks. Packs what every slice needs.
+  // `weights` and `pool` are borrowed and must outlive the blocks. Packs what every slice needs,
+  // or takes it from the file of packed weights.
   static Result<std::unique_ptr<DecoderBlocks>> Create(const ModelWeights& weights,
-                                                       const ThreadPool& pool);
+                                                       const ThreadPool& pool,
+                                                       const PackedCacheOptions& cache = {});
 
   // Packs what `slice` (valid for this model) needs and is not there yet. On an error everything
   // loaded before stays usable.
@@ -77,6 +79,7 @@ class DecoderBlocks {
   const Matrix& embedding() const { return embedding_; }
 
   uint64_t packed_bytes() const;
+  PackedCacheInfo packed_info() const { return context_->packed_weights().info(); }
   // Matrix parameters packed so far, the LM head left out (it is the embedding).
   uint64_t loaded_parameters() const;
 

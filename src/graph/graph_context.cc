@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graph/graph_context.h"
 
+#include <utility>
+
 namespace nestling {
 
 Status XnnStatus(xnn_status status, const char* what) {
@@ -17,10 +19,12 @@ Status XnnStatus(xnn_status status, const char* what) {
   }
 }
 
-Result<std::unique_ptr<GraphContext>> GraphContext::Create(const ThreadPool& pool) {
+Result<std::unique_ptr<GraphContext>> GraphContext::Create(
+    const ThreadPool& pool, std::unique_ptr<PackedWeights> packed) {
   // The one global state of the library; XNNPACK makes it once, whoever asks first.
   RETURN_IF_ERROR(XnnStatus(xnn_initialize(/*allocator=*/nullptr), "initialise"));
-  std::unique_ptr<GraphContext> context(new GraphContext(pool));
+  if (packed == nullptr) packed = std::make_unique<PackedWeights>();
+  std::unique_ptr<GraphContext> context(new GraphContext(pool, std::move(packed)));
   RETURN_IF_ERROR(XnnStatus(xnn_create_workspace(&context->workspace_), "create a workspace"));
   return context;
 }

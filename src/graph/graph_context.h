@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "base/status.h"
 #include "base/thread_pool.h"
@@ -16,22 +17,25 @@ namespace nestling {
 // time: each run takes the lock, because a runtime holds its shapes and pointers.
 class GraphContext {
  public:
-  // `pool` is borrowed and must outlive the context.
-  static Result<std::unique_ptr<GraphContext>> Create(const ThreadPool& pool);
+  // `pool` is borrowed and must outlive the context. `packed` null: weights that are packed stay in
+  // anonymous memory.
+  static Result<std::unique_ptr<GraphContext>> Create(
+      const ThreadPool& pool, std::unique_ptr<PackedWeights> packed = nullptr);
   ~GraphContext();
   GraphContext(const GraphContext&) = delete;
   GraphContext& operator=(const GraphContext&) = delete;
 
   const ThreadPool& pool() const { return pool_; }
   xnn_workspace_t workspace() const { return workspace_; }
-  PackedWeights& packed_weights() { return packed_weights_; }
+  PackedWeights& packed_weights() { return *packed_weights_; }
   std::mutex& mutex() { return mutex_; }
 
  private:
-  explicit GraphContext(const ThreadPool& pool) : pool_(pool) {}
+  GraphContext(const ThreadPool& pool, std::unique_ptr<PackedWeights> packed)
+      : pool_(pool), packed_weights_(std::move(packed)) {}
 
   const ThreadPool& pool_;
-  PackedWeights packed_weights_;
+  const std::unique_ptr<PackedWeights> packed_weights_;
   xnn_workspace_t workspace_ = nullptr;
   std::mutex mutex_;
 };

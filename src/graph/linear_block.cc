@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <string>
 #include <utility>
 
 namespace nestling {
@@ -115,6 +116,8 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                   "define a conversion"));
   }
 
+  PackedWeights& packed = context_.packed_weights();
+  PackingScope scope(packed);
   std::vector<PackSource> sources;  // alive until the runtime has packed them
   sources.reserve(ops.size());
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -126,8 +129,14 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                                                       static_cast<uint32_t>(num_inputs + i),
                                                       XNN_VALUE_FLAG_EXTERNAL_OUTPUT, &output),
                               "define an output"));
-    ASSIGN_OR_RETURN(PackSource source, PackSource::Create(op.weight));
+    std::string name = op.weight.PackedName();
+    const bool there = !name.empty() && packed.Has(name);
+    ASSIGN_OR_RETURN(PackSource source, there ? PackSource::Placeholder(op.weight)
+                                              : PackSource::Create(op.weight));
     sources.push_back(std::move(source));
+    if (!name.empty()) {
+      scope.Name(sources.back().elements(), std::move(name), op.weight.element_bytes());
+    }
     RETURN_IF_ERROR(DefineWeight(raw, op.weight, sources.back(), &weight));
     const uint32_t input =
         IsQuantised(op.weight.matrix.dtype) ? quantised[op.input] : static_cast<uint32_t>(op.input);
@@ -139,9 +148,10 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
 
   const std::lock_guard lock(context_.mutex());
   RETURN_IF_ERROR(XnnStatus(
-      xnn_create_runtime_v4(raw, context_.packed_weights().provider(), context_.workspace(),
-                            context_.pool().get(), /*flags=*/0, &runtime_),
+      xnn_create_runtime_v4(raw, packed.provider(), context_.workspace(), context_.pool().get(),
+                            /*flags=*/0, &runtime_),
       "create a runtime"));
+  RETURN_IF_ERROR(scope.status());
   for (uint32_t id = 0; id < num_external; ++id) values_.push_back({id, nullptr});
   return Reshape(1);
 }

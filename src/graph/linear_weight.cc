@@ -74,6 +74,35 @@ LinearWeight LinearWeight::Shell(const Matrix& matrix, size_t shell, size_t begi
       .matrix = matrix, .out = matrix.out, .in_begin = begin, .in = end - begin, .shell = shell};
 }
 
+std::string LinearWeight::PackedName() const {
+  if (matrix.name.empty()) return {};
+  return StrCat(matrix.name, " ", DTypeName(matrix.dtype), " out ", out_begin, "+", out, " in ",
+                in_begin, "+", in);
+}
+
+size_t LinearWeight::element_bytes() const { return out * RowBytes(matrix.dtype, in); }
+
+Result<PackSource> PackSource::Placeholder(const LinearWeight& weight) {
+  PackSource source;
+  // Tells the operators of a block apart: an address of its own.
+  ASSIGN_OR_RETURN(source.own_elements_, LazyMemory::Create(1));
+  source.elements_ = source.own_elements_.data();
+  // XNNPACK looks at the scales before it asks for the packed form.
+  const bool blocks = weight.matrix.dtype == DType::kQ4B32;
+  if (weight.matrix.dtype == DType::kF32) return source;
+  const size_t count = blocks ? weight.out * weight.in / kBlockSize : weight.out;
+  ASSIGN_OR_RETURN(source.own_scales_,
+                   LazyMemory::Create(count * (blocks ? sizeof(uint16_t) : sizeof(float))));
+  source.scales_ = source.own_scales_.data();
+  if (blocks) {
+    constexpr uint16_t kOneAsBf16 = 0x3f80;
+    std::fill_n(reinterpret_cast<uint16_t*>(source.own_scales_.data()), count, kOneAsBf16);
+  } else {
+    std::fill_n(reinterpret_cast<float*>(source.own_scales_.data()), count, 1.0f);
+  }
+  return source;
+}
+
 Result<PackSource> PackSource::Create(const LinearWeight& weight) {
   const Matrix& matrix = weight.matrix;
   const DType dtype = matrix.dtype;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "base/lazy_memory.h"
 #include "base/status.h"
@@ -22,6 +23,11 @@ struct LinearWeight {
   size_t in = 0;
   size_t shell = 0;
 
+  // Of its packed form: tensor, element type, part. "": the matrix has no name.
+  std::string PackedName() const;
+  // Bytes of its elements, which the packed form does not go below.
+  size_t element_bytes() const;
+
   static LinearWeight All(const Matrix& matrix);
   static LinearWeight Outputs(const Matrix& matrix, size_t begin, size_t end);
   static LinearWeight Shell(const Matrix& matrix, size_t shell, size_t begin, size_t end);
@@ -33,6 +39,8 @@ struct LinearWeight {
 class PackSource {
  public:
   static Result<PackSource> Create(const LinearWeight& weight);
+  // What stands for weights that are packed already: no elements, scales of one.
+  static Result<PackSource> Placeholder(const LinearWeight& weight);
 
   const void* elements() const { return elements_; }
   const float* channel_scales() const { return static_cast<const float*>(scales_); }

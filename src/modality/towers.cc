@@ -52,16 +52,18 @@ MediaShape ShapeOf(const ContainerReader& reader, const Result<AudioConfig>& aud
   return shape;
 }
 
-VisionOptions VisionOptionsOf(TowerPrecision precision) {
+VisionOptions VisionOptionsOf(TowerPrecision precision, const PackedCacheOptions& cache) {
   using Compute = VisionOptions::Compute;
   VisionOptions options;
+  options.cache = cache;
   if (precision == TowerPrecision::kF32) options.compute = Compute::kF32;
   if (precision == TowerPrecision::kInt8) options.compute = Compute::kInt8;
   return options;
 }
 
-AudioOptions AudioOptionsOf(TowerPrecision precision) {
+AudioOptions AudioOptionsOf(TowerPrecision precision, const PackedCacheOptions& cache) {
   AudioOptions options;
+  options.cache = cache;
   if (precision == TowerPrecision::kF32) options.compute = AudioCompute::kF32;
   if (precision == TowerPrecision::kInt8) options.compute = AudioCompute::kInt8;
   return options;
@@ -87,7 +89,13 @@ void FillInfo(const TowerSlot<Tower>& slot, TowerInfo* info) {
   info->state = slot.state();
   info->counters = slot.counters();
   info->load_status = slot.load_status();
-  if (const auto tower = slot.Peek()) info->weight_bytes = tower->weight_bytes();
+  const auto tower = slot.Peek();
+  if (tower == nullptr) return;
+  info->weight_bytes = tower->weight_bytes();
+  const PackedCacheInfo packed = tower->packed_info();
+  info->anonymous_bytes = packed.anonymous_bytes;
+  info->packed_state = packed.state;
+  info->packed_note = packed.note;
 }
 
 SharedSoftTokens Share(SoftTokens tokens) {
@@ -106,12 +114,14 @@ Towers::Towers(const ContainerReader& reader, const ThreadPool& pool, TowersOpti
       vision_("vision", Has(reader, SectionKind::kVision),
               [this, &pool]() -> Result<std::unique_ptr<VisionTower>> {
                 RETURN_IF_ERROR(Admit(TowerKind::kVision));
-                return VisionTower::Create(reader_, pool, VisionOptionsOf(options_.precision));
+                return VisionTower::Create(
+                    reader_, pool, VisionOptionsOf(options_.precision, options_.packed_cache));
               }),
       audio_("audio", Has(reader, SectionKind::kAudio),
              [this, &pool]() -> Result<std::unique_ptr<AudioTower>> {
                RETURN_IF_ERROR(Admit(TowerKind::kAudio));
-               return AudioTower::Create(reader_, pool, AudioOptionsOf(options_.precision));
+               return AudioTower::Create(reader_, pool,
+                                         AudioOptionsOf(options_.precision, options_.packed_cache));
              }) {}
 
 Towers::~Towers() {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -45,13 +46,18 @@ struct TowersOptions {
   TowerPrecision precision = TowerPrecision::kAuto;
   // Asked before a tower is loaded; an error is the load's. May be empty.
   std::function<Status(TowerKind)> admit = {};
+  // Where the towers' packed weights are kept between runs.
+  PackedCacheOptions packed_cache = {};
 };
 
 struct TowerInfo {
   TowerState state = TowerState::kAbsent;
   TowerCounters counters;
   StatusCode load_status = StatusCode::kOk;  // of the last load, also of one in the background
-  uint64_t weight_bytes = 0;                 // resident while it is ready
+  uint64_t weight_bytes = 0;     // resident while it is ready; those of a file once used
+  uint64_t anonymous_bytes = 0;  // of those, what no file has
+  PackedCacheState packed_state = PackedCacheState::kNone;  // while it is ready
+  std::string packed_note;                                  // likewise; PackedCacheInfo
   uint64_t activation_bytes = 0;  // resident at most, while it encodes; 0 unless it is ready
   uint64_t parameters = 0;        // in the container
 };

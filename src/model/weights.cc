@@ -110,6 +110,7 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
                            section.size(), " bytes");
   }
   Matrix matrix;
+  matrix.name = tensor.name;
   matrix.dtype = tensor.dtype;
   matrix.layout = tensor.layout;
   matrix.out = tensor.shape[0];

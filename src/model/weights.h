@@ -20,6 +20,7 @@ namespace nestling {
 // A weight matrix in a mapped section; container/FORMAT.md has the byte order. Borrowed: valid as
 // long as the mapping (and, for `shell_ends`, the ContainerReader) lives.
 struct Matrix {
+  std::string_view name = {};  // of the tensor; borrowed from the ContainerReader
   DType dtype = DType::kF32;
   Layout layout = Layout::kRowMajor;
   size_t out = 0;

@@ -101,8 +101,11 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
                                                 .cache_bytes = options.ple_cache_bytes,
                                                 .calls = options.ple_storage}));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
-  engine->towers_ = std::make_unique<Towers>(container, *engine->pool_, options.towers);
-  ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_));
+  TowersOptions towers = options.towers;
+  towers.packed_cache = options.packed_cache;
+  engine->towers_ = std::make_unique<Towers>(container, *engine->pool_, std::move(towers));
+  ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_,
+                                                          options.packed_cache));
   engine->scratch_pool_ =
       std::make_unique<ScratchPool>(container.header().text, engine->chunk_tokens_);
   double rate = 0;
@@ -152,6 +155,8 @@ Result<SliceConfig> Engine::ChooseSlice(const std::string& slice) const {
 kernels::KvType Engine::ResolveKvType(KvChoice wanted) const {
   return nestling::ResolveKvType(*container_, wanted);
 }
+
+PackedCacheInfo Engine::packed_info() const { return blocks_->packed_info(); }
 
 EngineMemory Engine::memory() const {
   EngineMemory memory;

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/thread_pool.h"
 #include "container/reader.h"
+#include "graph/packed_weights.h"
 #include "kernels/attention/attention.h"
 #include "modality/towers.h"
 #include "model/weights.h"
@@ -50,6 +51,8 @@ struct EngineOptions {
   uint64_t ple_cache_bytes = 0;  // of kStream; 0: the default
   TowersOptions towers = {};
   StorageCalls* ple_storage = nullptr;  // borrowed; for tests, which put faults in between
+  // Where packed weights are kept between runs.
+  PackedCacheOptions packed_cache = {};
 };
 
 // Counters of the engine's memory in bytes; groups do not overlap.
@@ -94,6 +97,8 @@ class Engine {
   // `slice` as in EngineOptions, checked against this model.
   Result<SliceConfig> ChooseSlice(const std::string& slice) const;
   EngineMemory memory() const;
+  // How the decoder's packed weights are held. The note lives as long as the engine.
+  PackedCacheInfo packed_info() const;
 
   // For sessions.
   DecoderBlocks& blocks() const { return *blocks_; }

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/math.h"
+#include "graph/packed_file.h"
 #include "kv/kv_cache.h"
 #include "model/tensor_names.h"
 #include "runtime/decoder.h"
@@ -16,7 +17,6 @@
 namespace nestling {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 // XNNPACK adds a bias and a sum of weights to each output.
 constexpr uint64_t kPackedBytesPerOutput = 12;
 constexpr uint64_t kPackedArenaSlack = 1 << 20;
@@ -95,7 +95,7 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
   MemoryEstimate estimate;
   ForUsedTensors(container, slice, [&](bool packed, uint64_t bytes, uint64_t outputs) {
     if (packed) {
-      estimate.packed_weights += RoundUp(bytes + outputs * kPackedBytesPerOutput, kPage);
+      estimate.packed_weights += RoundUp(bytes + outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
     } else {
       estimate.mapped_weights += bytes;
     }

@@ -13,6 +13,18 @@ namespace {
 // Steps that Encode takes at a time: activations of so many stay in the cache that the cores share.
 constexpr size_t kEncodeSteps = 256;
 
+const char* ComputeName(AudioCompute compute) {
+  switch (compute) {
+    case AudioCompute::kF32:
+      return "f32";
+    case AudioCompute::kInt8:
+      return "int8";
+    case AudioCompute::kAuto:
+      break;
+  }
+  return "stored";
+}
+
 }  // namespace
 
 Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& reader,
@@ -20,15 +32,18 @@ Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& re
                                                        const AudioOptions& options) {
   ASSIGN_OR_RETURN(AudioConfig config, ReadAudioConfig(reader));
   std::unique_ptr<AudioTower> tower(new AudioTower(pool, std::move(config)));
-  RETURN_IF_ERROR(tower->Load(reader, options.compute));
+  RETURN_IF_ERROR(tower->Load(reader, options));
   return tower;
 }
 
 AudioTower::~AudioTower() = default;
 
-Status AudioTower::Load(const ContainerReader& reader, AudioCompute compute) {
-  ASSIGN_OR_RETURN(context_, GraphContext::Create(pool_));
-  ASSIGN_OR_RETURN(AudioWeights weights, AudioWeights::Create(reader, compute));
+Status AudioTower::Load(const ContainerReader& reader, const AudioOptions& options) {
+  ASSIGN_OR_RETURN(auto packed, PackedWeights::Create(reader, "audio", ComputeName(options.compute),
+                                                      options.cache));
+  ASSIGN_OR_RETURN(context_, GraphContext::Create(pool_, std::move(packed)));
+  ASSIGN_OR_RETURN(AudioWeights weights,
+                   AudioWeights::Create(reader, options.compute, context_->packed_weights()));
   weights_.emplace(std::move(weights));
   ASSIGN_OR_RETURN(mel_, MelFrontEnd::Create(config_.mel));
   for (size_t i = 0; i < 2; ++i) {
@@ -45,6 +60,7 @@ Status AudioTower::Load(const ContainerReader& reader, AudioCompute compute) {
   ASSIGN_OR_RETURN(soft_norm_, weights_->Floats(reader, audio_names::kSoftNorm));
   const AudioLinear projection[] = {{audio_names::kProjection}};
   ASSIGN_OR_RETURN(projection_, weights_->Block(reader, *context_, projection));
+  context_->packed_weights().Commit();
   return OkStatus();
 }
 

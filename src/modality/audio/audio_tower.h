@@ -26,6 +26,8 @@ namespace nestling {
 
 struct AudioOptions {
   AudioCompute compute = AudioCompute::kAuto;
+  // Where the packed weights are kept between runs.
+  PackedCacheOptions cache = {};
 };
 
 // Sees what a stage made, a few rows [num_rows, width] at a time, in order: "mel", "conv_0",
@@ -58,13 +60,15 @@ class AudioTower {
 
   // Bytes of weights, resident while the tower exists (int8 weights in tiles: once used).
   uint64_t weight_bytes() const;
+  // How those that do not lie in the container's tiles are held.
+  PackedCacheInfo packed_info() const { return context_->packed_weights().info(); }
 
  private:
   friend class AudioStream;
 
   AudioTower(const ThreadPool& pool, AudioConfig config)
       : pool_(pool), config_(std::move(config)) {}
-  Status Load(const ContainerReader& reader, AudioCompute compute);
+  Status Load(const ContainerReader& reader, const AudioOptions& options);
   // norm, projection, norm: encodings [count, size] -> [count, hidden_size]. `normed` is working
   // memory like encodings; both and `tokens` have slack after their end.
   Status Embed(size_t count, const float* encodings, float* normed, float* tokens,

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -32,13 +33,16 @@ struct AudioLinear {
   size_t input = 0;
 };
 
-// The mapped AUDIO section, after ReadAudioConfig has checked its tensors, and int8 weights that
-// were quantised here. Lives as long as the tower: int8 weights that lie in tiles are read in
-// place. The pages of everything else are let go once it has been copied.
+// The mapped AUDIO section, after ReadAudioConfig has checked its tensors. Lives as long as the
+// tower: int8 weights that lie in tiles are read in place. Everything else is packed, or has been,
+// and its pages are let go.
 class AudioWeights {
  public:
-  // `reader` is borrowed for the calls that make blocks and copies.
-  static Result<AudioWeights> Create(const ContainerReader& reader, AudioCompute compute);
+  // `reader` is borrowed for the calls that make blocks and copies, `packed` for good.
+  static Result<AudioWeights> Create(const ContainerReader& reader, AudioCompute compute,
+                                     PackedWeights& packed);
+
+  PackedWeights& packed() const { return packed_; }
 
   // A tensor where it lies; a vector is one row.
   Result<Matrix> View(const ContainerReader& reader, const std::string& name) const;
@@ -52,21 +56,23 @@ class AudioWeights {
   Result<std::unique_ptr<LinearBlock>> Block(const ContainerReader& reader, GraphContext& context,
                                              std::span<const AudioLinear> operators);
 
-  // Bytes of weights that blocks read in place, here or in the mapping.
+  // Bytes of weights that blocks read in place in the container.
   uint64_t tiled_bytes() const { return tiled_bytes_; }
 
  private:
-  AudioWeights(MappedRegion region, AudioCompute compute)
-      : region_(std::move(region)), compute_(compute) {}
+  AudioWeights(MappedRegion region, AudioCompute compute, PackedWeights& packed)
+      : region_(std::move(region)), compute_(compute), packed_(packed) {}
+  Result<LinearWeight> Prepare(const Matrix& stored, std::vector<LazyMemory>* temporary);
 
   MappedRegion region_;
   AudioCompute compute_;
-  std::vector<LazyMemory> tiles_;  // quantised here
+  PackedWeights& packed_;
   uint64_t tiled_bytes_ = 0;
 };
 
-// A block with one operator, of f32 weights [out, in] that the caller made.
-Result<std::unique_ptr<LinearBlock>> FloatBlock(GraphContext& context, const float* weights,
-                                                size_t out, size_t in);
+// A block with one operator, of f32 weights [out, in] that the caller made and that are packed as
+// `name`.
+Result<std::unique_ptr<LinearBlock>> FloatBlock(GraphContext& context, std::string_view name,
+                                                const float* weights, size_t out, size_t in);
 
 }  // namespace nestling

@@ -137,6 +137,26 @@ Status ConformerBlock::Load(size_t layer, const ContainerReader& reader, AudioWe
 // The relative position vectors: sinusoids of the distance, projected.
 Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader,
                                      const AudioWeights& weights) {
+  const std::string name =
+      audio_names::Layer(layer, "attention.attn.relative_position_embedding.pos_proj");
+  const size_t count = config_.attention_window * config_.size;
+  ASSIGN_OR_RETURN(const std::span<const std::byte> bytes,
+                   weights.packed().Blob(name + " positions", count * sizeof(float),
+                                         [&](std::span<std::byte> out) -> Status {
+                                           ASSIGN_OR_RETURN(const Matrix projection,
+                                                            weights.View(reader, name));
+                                           RETURN_IF_ERROR(ProjectPositions(
+                                               projection, reinterpret_cast<float*>(out.data())));
+                                           weights.ReleasePages(projection);
+                                           return OkStatus();
+                                         }));
+  positions_ = {reinterpret_cast<const float*>(bytes.data()), count};
+  return OkStatus();
+}
+
+// positions [window, size] = sinusoids * projection^T. The projection is used once: it is not
+// packed, and widened a few rows at a time.
+Status ConformerBlock::ProjectPositions(const Matrix& projection, float* positions) const {
   const size_t size = config_.size, half = size / 2, window = config_.attention_window;
   ASSIGN_OR_RETURN(AlignedBuffer<float> sinusoids, AlignedBuffer<float>::Create(window * size));
   const double step = std::log(1e4) / static_cast<double>(std::max<size_t>(half - 1, 1));
@@ -148,15 +168,8 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
       row[half + j] = static_cast<float>(std::cos(angle));
     }
   }
-  // [window, size] = sinusoids * projection^T. The projection is used once: it is not packed, and
-  // widened a few rows at a time.
   constexpr size_t kRows = 32;
-  ASSIGN_OR_RETURN(positions_, FloatMemory::Create(window * size));
   ASSIGN_OR_RETURN(AlignedBuffer<float> rows, AlignedBuffer<float>::Create(kRows * size));
-  ASSIGN_OR_RETURN(
-      const Matrix projection,
-      weights.View(reader, audio_names::Layer(
-                               layer, "attention.attn.relative_position_embedding.pos_proj")));
   for (size_t begin = 0; begin < size; begin += kRows) {
     pool_.ParallelFor(std::min(kRows, size - begin), [&](size_t i) {
       float* const row = rows.data() + i * size;
@@ -165,11 +178,10 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
         const float* const x = sinusoids.data() + distance * size;
         double sum = 0.0;
         for (size_t c = 0; c < size; ++c) sum += static_cast<double>(row[c]) * x[c];
-        positions_.data()[distance * size + begin + i] = static_cast<float>(sum);
+        positions[distance * size + begin + i] = static_cast<float>(sum);
       }
     });
   }
-  weights.ReleasePages(projection);
   return OkStatus();
 }
 

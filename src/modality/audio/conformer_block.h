@@ -72,6 +72,7 @@ class ConformerBlock {
   Status Load(size_t layer, const ContainerReader& reader, AudioWeights* weights,
               GraphContext& context);
   Status MakePositions(size_t layer, const ContainerReader& reader, const AudioWeights& weights);
+  Status ProjectPositions(const Matrix& projection, float* positions) const;
   Status LoadFeedForward(size_t layer, const char* part, const ContainerReader& reader,
                          AudioWeights* weights, GraphContext& context, FeedForward* ffw);
   Status RunFeedForward(const FeedForward& ffw, size_t num_steps, ConformerScratch* scratch,
@@ -89,7 +90,7 @@ class ConformerBlock {
   AlignedBuffer<float> final_norm_;
   std::unique_ptr<LinearBlock> qkv_, attention_out_, conv_in_, conv_out_;
   AlignedBuffer<float> query_scales_;  // [size], per_dim_scale repeated for every head
-  FloatMemory positions_;              // [attention_window, size], by distance
+  std::span<const float> positions_;   // [attention_window, size], by distance; packed
   AlignedBuffer<float> taps_;          // [conv_kernel, size]
 };
 

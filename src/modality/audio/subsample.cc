@@ -36,7 +36,8 @@ Result<std::unique_ptr<SubsampleBlock>> SubsampleBlock::Create(
       }
     }
   }
-  ASSIGN_OR_RETURN(block->convolution_, FloatBlock(context, moved.data(), out, block->patch_size_));
+  ASSIGN_OR_RETURN(block->convolution_, FloatBlock(context, audio_names::Subsample(conv),
+                                                   moved.data(), out, block->patch_size_));
   return block;
 }
 

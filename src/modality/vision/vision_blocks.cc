@@ -65,7 +65,7 @@ class Stem final : public VisionStem {
         ConvOp::CreateDense(build.weights, p + "conv", config.stem_bias ? p + "conv.bias" : "",
                             config.stem, kColors, config.stem_kernel, kStride,
                             Sideways(config.image_width, config.stem_kernel, kStride),
-                            VisionPrecision::kF32, build.packed));
+                            VisionPrecision::kF32));
     ASSIGN_OR_RETURN(stem->norm_, build.weights.Vector(p + "bn"));
     stem->band_ = BandRows(config.stem_height, config.stem_width * config.stem * sizeof(float),
                            build.band_bytes);
@@ -128,11 +128,11 @@ class EdgeResidual final : public VisionBlock {
                      ConvOp::CreateDense(build.weights, p + "conv_exp", "", config.middle,
                                          config.in, config.kernel, config.stride,
                                          Sideways(config.in_width, config.kernel, config.stride),
-                                         build.precision, build.packed));
+                                         build.precision));
     ASSIGN_OR_RETURN(block->expand_norm_, build.weights.Vector(p + "bn1"));
     ASSIGN_OR_RETURN(block->project_,
                      PointwiseOp::Create(build.weights, p + "conv_pwl", config.out, config.middle,
-                                         build.precision, build.packed));
+                                         build.precision));
     ASSIGN_OR_RETURN(block->project_norm_, build.weights.Vector(p + "bn2"));
     block->Plan(build.band_bytes);
     return std::unique_ptr<VisionBlock>(std::move(block));
@@ -256,23 +256,22 @@ class InvertedBottleneck final : public VisionBlock {
       ASSIGN_OR_RETURN(start_conv_,
                        ConvOp::CreateDepthwise(weights, p + "dw_start.conv", config_.in,
                                                config_.start_kernel, 1,
-                                               Sideways(config_.in_width, config_.start_kernel, 1),
-                                               build.packed));
+                                               Sideways(config_.in_width, config_.start_kernel, 1)));
       ASSIGN_OR_RETURN(start_norm_, weights.Vector(p + "dw_start.bn"));
     }
     ASSIGN_OR_RETURN(expand_, PointwiseOp::Create(weights, p + "pw_exp.conv", config_.middle,
-                                                  config_.in, build.precision, build.packed));
+                                                  config_.in, build.precision));
     ASSIGN_OR_RETURN(expand_norm_, weights.Vector(p + "pw_exp.bn"));
     if (config_.middle_kernel != 0) {
       ASSIGN_OR_RETURN(
           middle_conv_,
           ConvOp::CreateDepthwise(
               weights, p + "dw_mid.conv", config_.middle, config_.middle_kernel, config_.stride,
-              Sideways(config_.in_width, config_.middle_kernel, config_.stride), build.packed));
+              Sideways(config_.in_width, config_.middle_kernel, config_.stride)));
       ASSIGN_OR_RETURN(middle_norm_, weights.Vector(p + "dw_mid.bn"));
     }
     ASSIGN_OR_RETURN(project_, PointwiseOp::Create(weights, p + "pw_proj.conv", config_.out,
-                                                   config_.middle, build.precision, build.packed));
+                                                   config_.middle, build.precision));
     ASSIGN_OR_RETURN(project_norm_, weights.Vector(p + "pw_proj.bn"));
     // The layer scale follows the norm's weight: one multiplication.
     ASSIGN_OR_RETURN(const AlignedBuffer<float> gamma, weights.Vector(p + "layer_scale.gamma"));
@@ -376,13 +375,12 @@ class Attention final : public VisionBlock {
     const VisionWeights& weights = build.weights;
     ASSIGN_OR_RETURN(block->norm_, weights.Vector(p + "norm"));
     ASSIGN_OR_RETURN(block->query_, PointwiseOp::Create(weights, p + "attn.query.proj",
-                                                        config.middle, config.in, build.precision,
-                                                        build.packed));
+                                                        config.middle, config.in, build.precision));
     RETURN_IF_ERROR(block->LoadSide(build, "attn.key.", &block->key_));
     RETURN_IF_ERROR(block->LoadSide(build, "attn.value.", &block->value_));
     ASSIGN_OR_RETURN(block->project_, PointwiseOp::Create(weights, p + "attn.output.proj",
                                                           config.out, config.middle,
-                                                          build.precision, build.packed));
+                                                          build.precision));
     ASSIGN_OR_RETURN(block->gamma_, weights.Vector(p + "layer_scale.gamma"));
     block->Plan(build.num_threads);
     return std::unique_ptr<VisionBlock>(std::move(block));
@@ -428,13 +426,12 @@ class Attention final : public VisionBlock {
           ConvOp::CreateDepthwise(build.weights, p + "down_conv", config_.in, config_.kv_kernel,
                                   config_.kv_stride,
                                   AllAround(config_.in_height, config_.in_width,
-                                            config_.kv_kernel, config_.kv_stride),
-                                  build.packed));
+                                            config_.kv_kernel, config_.kv_stride)));
       ASSIGN_OR_RETURN(side->norm, build.weights.Vector(p + "norm"));
     }
     ASSIGN_OR_RETURN(side->project,
                      PointwiseOp::Create(build.weights, p + "proj", config_.head_dim, config_.in,
-                                         build.precision, build.packed));
+                                         build.precision));
     return OkStatus();
   }
 
@@ -526,21 +523,20 @@ class Head final : public VisionHead {
     const size_t in = high.out + low.out, middle = config.fusion_middle;
     ASSIGN_OR_RETURN(head->expand_high_,
                      PointwiseOp::CreatePart(weights, p + "ffn.pw_exp.conv", middle, in, 0,
-                                             high.out, build.precision, build.packed));
+                                             high.out, build.precision));
     ASSIGN_OR_RETURN(head->expand_low_,
                      PointwiseOp::CreatePart(weights, p + "ffn.pw_exp.conv", middle, in, high.out,
-                                             low.out, build.precision, build.packed));
+                                             low.out, build.precision));
     ASSIGN_OR_RETURN(head->expand_norm_, weights.Vector(p + "ffn.pw_exp.bn"));
     ASSIGN_OR_RETURN(head->project_,
                      PointwiseOp::Create(weights, p + "ffn.pw_proj.conv", config.features, middle,
-                                         build.precision, build.packed));
+                                         build.precision));
     ASSIGN_OR_RETURN(head->project_norm_, weights.Vector(p + "ffn.pw_proj.bn"));
     ASSIGN_OR_RETURN(head->norm_, weights.Vector(p + "norm"));
     ASSIGN_OR_RETURN(head->soft_norm_, weights.Vector("embed_vision.soft_embedding_norm"));
     ASSIGN_OR_RETURN(head->embed_,
                      PointwiseOp::Create(weights, "embed_vision.embedding_projection",
-                                         config.hidden_size, config.features, build.precision,
-                                         build.packed));
+                                         config.hidden_size, config.features, build.precision));
     head->Plan(high, low, build.band_bytes);
     return std::unique_ptr<VisionHead>(std::move(head));
   }

@@ -24,13 +24,12 @@ class VisionBlock {
   ScratchPlan plan_;
 };
 
-// What blocks are made of. Borrowed for the call, but `packed`, which must outlive the block.
+// What blocks are made of. Borrowed for the call, but weights.packed(), which must outlive the block.
 struct VisionBuild {
   const VisionWeights& weights;
   VisionPrecision precision;
   size_t num_threads;
   size_t band_bytes;  // of the widest map of a band of rows
-  PackedWeights& packed;
 };
 
 Result<std::unique_ptr<VisionBlock>> MakeVisionBlock(const VisionBuild& build,

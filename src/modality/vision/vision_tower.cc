@@ -53,14 +53,16 @@ Result<std::unique_ptr<VisionTower>> VisionTower::Create(const ContainerReader& 
   ASSIGN_OR_RETURN(VisionConfig config, ReadVisionConfig(reader));
   std::unique_ptr<VisionTower> tower(
       new VisionTower(pool, std::move(config), PrecisionOf(reader, options)));
-  RETURN_IF_ERROR(tower->Load(reader, options.band_bytes));
+  RETURN_IF_ERROR(tower->Load(reader, options));
   RETURN_IF_ERROR(tower->PlanMemory());
   return tower;
 }
 
-Status VisionTower::Load(const ContainerReader& reader, size_t band_bytes) {
-  ASSIGN_OR_RETURN(const VisionWeights weights, VisionWeights::Create(reader));
-  const VisionBuild build = {weights, precision_, pool_.num_threads(), band_bytes, packed_};
+Status VisionTower::Load(const ContainerReader& reader, const VisionOptions& options) {
+  ASSIGN_OR_RETURN(
+      packed_, PackedWeights::Create(reader, "vision", int8() ? "int8" : "f32", options.cache));
+  ASSIGN_OR_RETURN(const VisionWeights weights, VisionWeights::Create(reader, *packed_));
+  const VisionBuild build = {weights, precision_, pool_.num_threads(), options.band_bytes};
   std::vector<std::function<Status()>> tasks;
   tasks.push_back([&]() -> Status {
     ASSIGN_OR_RETURN(head_, MakeVisionHead(build, config_));
@@ -91,6 +93,7 @@ Status VisionTower::Load(const ContainerReader& reader, size_t band_bytes) {
     }
   });
   for (Status& status : statuses) RETURN_IF_ERROR(std::move(status));
+  packed_->Commit();
   return OkStatus();
 }
 

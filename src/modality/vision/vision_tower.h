@@ -31,10 +31,13 @@ struct VisionOptions {
   // Bytes of the widest map of the rows that a block works on at a time: the cache that the cores
   // share should hold it.
   size_t band_bytes = 6 << 20;
+  // Where the packed weights are kept between runs.
+  PackedCacheOptions cache = {};
 };
 
 // The vision tower with its embedder: an image to soft tokens. Everything that it needs of the
-// container is copied when it is created, and all memory is given back when it is destroyed.
+// container is packed when it is created, or mapped from the file of packed weights; all memory is
+// given back when it is destroyed.
 // Thread-safe: calls of Encode run one at a time.
 class VisionTower {
  public:
@@ -54,7 +57,9 @@ class VisionTower {
   bool int8() const { return precision_ == VisionPrecision::kInt8; }
 
   // Bytes of weights, resident while the tower exists.
-  uint64_t weight_bytes() const { return packed_.bytes(); }
+  uint64_t weight_bytes() const { return packed_->bytes(); }
+  // How they are held.
+  PackedCacheInfo packed_info() const { return packed_->info(); }
   // Bytes of activations, resident at most, and only during Encode.
   uint64_t activation_bytes() const { return memory_.size(); }
 
@@ -69,7 +74,7 @@ class VisionTower {
  private:
   VisionTower(const ThreadPool& pool, VisionConfig config, VisionPrecision precision)
       : pool_(pool), config_(std::move(config)), precision_(precision) {}
-  Status Load(const ContainerReader& reader, size_t band_bytes);
+  Status Load(const ContainerReader& reader, const VisionOptions& options);
   Status PlanMemory();
   FeatureMap MapAt(size_t offset, size_t height, size_t width, size_t channels) const;
   Status Run(std::span<const float> pixels, Observer observer, std::span<float> soft_tokens);
@@ -77,7 +82,7 @@ class VisionTower {
   const ThreadPool& pool_;
   const VisionConfig config_;
   const VisionPrecision precision_;
-  PackedWeights packed_;  // outlives the operators that use it
+  std::unique_ptr<PackedWeights> packed_;  // outlives the operators that use it
   std::unique_ptr<VisionStem> stem_;
   std::vector<std::vector<std::unique_ptr<VisionBlock>>> stages_;
   std::unique_ptr<VisionHead> head_;

@@ -9,9 +9,10 @@
 
 namespace nestling {
 
-Result<VisionWeights> VisionWeights::Create(const ContainerReader& reader) {
+Result<VisionWeights> VisionWeights::Create(const ContainerReader& reader,
+                                            PackedWeights& packed) {
   ASSIGN_OR_RETURN(MappedRegion region, reader.MapSection(SectionKind::kVision));
-  return VisionWeights(reader, std::move(region));
+  return VisionWeights(reader, packed, std::move(region));
 }
 
 Result<const TensorInfo*> VisionWeights::Find(const std::string& name) const {
@@ -58,9 +59,18 @@ Result<PackBuffer<float>> VisionWeights::Floats(const std::string& name) const {
 }
 
 Result<AlignedBuffer<float>> VisionWeights::Vector(const std::string& name) const {
-  ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
-  ASSIGN_OR_RETURN(AlignedBuffer<float> vector, AlignedBuffer<float>::Create(floats.size()));
-  std::copy_n(floats.data(), floats.size(), vector.data());
+  ASSIGN_OR_RETURN(const TensorInfo* tensor, Find(name));
+  size_t count = 1;
+  for (const uint64_t size : tensor->shape) count *= size;
+  ASSIGN_OR_RETURN(AlignedBuffer<float> vector, AlignedBuffer<float>::Create(count));
+  ASSIGN_OR_RETURN(
+      const std::span<const std::byte> packed,
+      packed_.Blob(name + " f32 vector", vector.size_bytes(), [&](std::span<std::byte> out) -> Status {
+        ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
+        std::memcpy(out.data(), floats.data(), out.size());
+        return OkStatus();
+      }));
+  std::memcpy(vector.data(), packed.data(), packed.size());
   return vector;
 }
 

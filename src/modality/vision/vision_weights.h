@@ -12,6 +12,7 @@
 #include "base/lazy_memory.h"
 #include "base/status.h"
 #include "container/reader.h"
+#include "graph/packed_weights.h"
 
 namespace nestling {
 
@@ -37,17 +38,19 @@ class PackBuffer {
   size_t size_ = 0;
 };
 
-// The VISION section while a tower is made of it. What it returns are copies, so that the mapping
-// goes away with this object. Thread-safe.
+// The VISION section while a tower is made of it, and what is packed of it already. What it returns
+// are copies, so that the mapping goes away with this object. Thread-safe.
 class VisionWeights {
  public:
-  // `reader` is borrowed and must outlive the weights.
-  static Result<VisionWeights> Create(const ContainerReader& reader);
+  // `reader` and `packed` are borrowed and must outlive the weights.
+  static Result<VisionWeights> Create(const ContainerReader& reader, PackedWeights& packed);
+
+  PackedWeights& packed() const { return packed_; }
 
   // All elements as f32, in the stored order, whatever the format. kBadModel names a tensor that
   // is missing or in a layout of the decoder's.
   Result<PackBuffer<float>> Floats(const std::string& name) const;
-  // The same for a small tensor that is kept.
+  // The same for a small tensor that is kept; packed, too.
   Result<AlignedBuffer<float>> Vector(const std::string& name) const;
 
   // int8 with one scale per output channel (the first dimension): as stored, or quantised here.
@@ -61,11 +64,12 @@ class VisionWeights {
   void ReleasePages(const std::string& prefix) const;
 
  private:
-  VisionWeights(const ContainerReader& reader, MappedRegion region)
-      : reader_(reader), region_(std::move(region)) {}
+  VisionWeights(const ContainerReader& reader, PackedWeights& packed, MappedRegion region)
+      : reader_(reader), packed_(packed), region_(std::move(region)) {}
   Result<const TensorInfo*> Find(const std::string& name) const;
 
   const ContainerReader& reader_;
+  PackedWeights& packed_;
   MappedRegion region_;
 };
 

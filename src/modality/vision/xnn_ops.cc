@@ -12,6 +12,10 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+const char* PrecisionName(VisionPrecision precision) {
+  return precision == VisionPrecision::kInt8 ? "int8" : "f32";
+}
+
 // Columns [first, first + count) of [out, in].
 template <typename T>
 Result<PackBuffer<T>> Columns(PackBuffer<T> matrix, size_t out, size_t in, size_t first,
@@ -27,28 +31,39 @@ Result<PackBuffer<T>> Columns(PackBuffer<T> matrix, size_t out, size_t in, size_
 }  // namespace
 
 Result<PointwiseOp> PointwiseOp::Create(const VisionWeights& weights, const std::string& name,
-                                        size_t out, size_t in, VisionPrecision precision,
-                                        PackedWeights& packed) {
-  return CreatePart(weights, name, out, in, 0, in, precision, packed);
+                                        size_t out, size_t in, VisionPrecision precision) {
+  return CreatePart(weights, name, out, in, 0, in, precision);
 }
 
 Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const std::string& name,
                                             size_t out, size_t in, size_t first, size_t count,
-                                            VisionPrecision precision, PackedWeights& packed) {
+                                            VisionPrecision precision) {
   PointwiseOp pointwise;
   pointwise.precision_ = precision;
+  PackedWeights& packed = weights.packed();
+  std::string entry = StrCat(name, " ", PrecisionName(precision), " ", first, "+", count);
+  const bool there = packed.Has(entry);
+  PackingScope scope(packed);
   xnn_operator_t op = nullptr;
   if (precision == VisionPrecision::kF32) {
-    ASSIGN_OR_RETURN(PackBuffer<float> floats, weights.Floats(name));
-    ASSIGN_OR_RETURN(floats, Columns(std::move(floats), out, in, first, count));
+    PackBuffer<float> floats;
+    if (!there) {
+      ASSIGN_OR_RETURN(floats, weights.Floats(name));
+      ASSIGN_OR_RETURN(floats, Columns(std::move(floats), out, in, first, count));
+    }
+    scope.Name(floats.data(), std::move(entry), out * count * sizeof(float));
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_f32(count, out, count, out, floats.data(), /*bias=*/nullptr,
                                           -kInfinity, kInfinity, /*flags=*/0,
                                           /*code_cache=*/nullptr, packed.provider(), &op),
         "create a fully connected operator"));
   } else {
-    ASSIGN_OR_RETURN(VisionWeights::Int8 int8, weights.Codes(name));
-    ASSIGN_OR_RETURN(int8.codes, Columns(std::move(int8.codes), out, in, first, count));
+    VisionWeights::Int8 int8;
+    if (!there) {
+      ASSIGN_OR_RETURN(int8, weights.Codes(name));
+      ASSIGN_OR_RETURN(int8.codes, Columns(std::move(int8.codes), out, in, first, count));
+    }
+    scope.Name(int8.codes.data(), std::move(entry), out * count);
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_qd8_f32_qc8w(
             count, out, count, out, int8.scales.data(), int8.codes.data(), /*bias=*/nullptr,
@@ -56,6 +71,7 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
         "create an int8 fully connected operator"));
   }
   pointwise.op_.reset(op);
+  RETURN_IF_ERROR(scope.status());
   return pointwise;
 }
 
@@ -85,18 +101,27 @@ Status PointwiseOp::Run(const ThreadPool& pool, const Activations& x, size_t pix
 Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::string& name,
                                    const std::string& bias_name, size_t out, size_t in,
                                    size_t kernel, size_t stride, const ConvPadding& padding,
-                                   VisionPrecision precision, PackedWeights& packed) {
+                                   VisionPrecision precision) {
   ConvOp conv;
   conv.precision_ = precision;
   const auto u32 = [](size_t n) { return static_cast<uint32_t>(n); };
+  PackedWeights& packed = weights.packed();
+  std::string entry = StrCat(name, " ", PrecisionName(precision), " ", kernel, "x", kernel);
+  const bool there = packed.Has(entry);
+  PackingScope scope(packed);
   PackBuffer<float> bias;
-  if (!bias_name.empty()) {
+  if (!there && !bias_name.empty()) {
     ASSIGN_OR_RETURN(bias, weights.Floats(bias_name));
   }
+  const size_t count = out * in * kernel * kernel;
   xnn_operator_t op = nullptr;
   if (precision == VisionPrecision::kF32) {
-    ASSIGN_OR_RETURN(PackBuffer<float> floats, weights.Floats(name));
-    ASSIGN_OR_RETURN(floats, ChannelsLast(floats, out, in, kernel * kernel));
+    PackBuffer<float> floats;
+    if (!there) {
+      ASSIGN_OR_RETURN(floats, weights.Floats(name));
+      ASSIGN_OR_RETURN(floats, ChannelsLast(floats, out, in, kernel * kernel));
+    }
+    scope.Name(floats.data(), std::move(entry), count * sizeof(float));
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_convolution2d_nhwc_f32(
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
@@ -105,8 +130,12 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
             /*code_cache=*/nullptr, packed.provider(), &op),
         "create a convolution"));
   } else {
-    ASSIGN_OR_RETURN(VisionWeights::Int8 int8, weights.Codes(name));
-    ASSIGN_OR_RETURN(int8.codes, ChannelsLast(int8.codes, out, in, kernel * kernel));
+    VisionWeights::Int8 int8;
+    if (!there) {
+      ASSIGN_OR_RETURN(int8, weights.Codes(name));
+      ASSIGN_OR_RETURN(int8.codes, ChannelsLast(int8.codes, out, in, kernel * kernel));
+    }
+    scope.Name(int8.codes.data(), std::move(entry), count);
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_convolution2d_nhwc_qd8_f32_qc8w(
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
@@ -116,15 +145,26 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
         "create an int8 convolution"));
   }
   conv.op_.reset(op);
+  RETURN_IF_ERROR(scope.status());
   return conv;
 }
 
 Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::string& name,
                                        size_t channels, size_t kernel, size_t stride,
-                                       const ConvPadding& padding, PackedWeights& packed) {
+                                       const ConvPadding& padding) {
   ConvOp conv;
   const auto u32 = [](size_t n) { return static_cast<uint32_t>(n); };
-  ASSIGN_OR_RETURN(const PackBuffer<float> floats, weights.Floats(name));
+  PackedWeights& packed = weights.packed();
+  std::string entry = StrCat(name, " depthwise");
+  const size_t count = channels * kernel * kernel;
+  PackBuffer<float> floats;
+  if (packed.Has(entry)) {  // XNNPACK packs zeros once more
+    ASSIGN_OR_RETURN(floats, PackBuffer<float>::Create(count));
+  } else {
+    ASSIGN_OR_RETURN(floats, weights.Floats(name));
+  }
+  PackingScope scope(packed);
+  scope.Name(floats.data(), std::move(entry), count * sizeof(float));
   xnn_operator_t op = nullptr;
   // One input and one output channel a group: the stored order is XNNPACK's.
   RETURN_IF_ERROR(XnnStatus(
@@ -135,6 +175,7 @@ Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::
           /*code_cache=*/nullptr, packed.provider(), &op),
       "create a depthwise convolution"));
   conv.op_.reset(op);
+  RETURN_IF_ERROR(scope.status());
   return conv;
 }
 

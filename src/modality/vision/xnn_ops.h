@@ -37,11 +37,10 @@ class PointwiseOp {
  public:
   // Of the stored [out, in, ...] tensor `name`: all inputs, or `count` from `first` on.
   static Result<PointwiseOp> Create(const VisionWeights& weights, const std::string& name,
-                                    size_t out, size_t in, VisionPrecision precision,
-                                    PackedWeights& packed);
+                                    size_t out, size_t in, VisionPrecision precision);
   static Result<PointwiseOp> CreatePart(const VisionWeights& weights, const std::string& name,
                                         size_t out, size_t in, size_t first, size_t count,
-                                        VisionPrecision precision, PackedWeights& packed);
+                                        VisionPrecision precision);
 
   // x [pixels, in] -> y [pixels, out].
   Status Run(const ThreadPool& pool, const Activations& x, size_t pixels, float* y);
@@ -64,11 +63,11 @@ class ConvOp {
   static Result<ConvOp> CreateDense(const VisionWeights& weights, const std::string& name,
                                     const std::string& bias_name, size_t out, size_t in,
                                     size_t kernel, size_t stride, const ConvPadding& padding,
-                                    VisionPrecision precision, PackedWeights& packed);
+                                    VisionPrecision precision);
   // Of the stored [channels, 1, k, k] tensor `name`; always f32.
   static Result<ConvOp> CreateDepthwise(const VisionWeights& weights, const std::string& name,
                                         size_t channels, size_t kernel, size_t stride,
-                                        const ConvPadding& padding, PackedWeights& packed);
+                                        const ConvPadding& padding);
 
   // x [height, width, in] -> y.
   Status Run(const ThreadPool& pool, const Activations& x, size_t height, size_t width, float* y);
