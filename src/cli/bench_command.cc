@@ -10,6 +10,8 @@
 #include "cli/bench_report.h"
 #include "cli/command.h"
 #include "cli/machine_limits.h"
+#include "cli/media.h"
+#include "cli/media_bench.h"
 #include "cli/model_options.h"
 #include "cli/system_info.h"
 #include "nestling/nestling.hpp"
@@ -33,6 +35,7 @@ struct BenchArguments {
   std::vector<uint32_t> prompts;
   std::vector<uint32_t> generates;
   std::vector<uint32_t> depths = {0};
+  std::vector<MediaFile> media;
   uint32_t repetitions = 5;
   bool no_warmup = false;
   bool cold = false;
@@ -245,6 +248,13 @@ BenchReport MeasureModel(const BenchArguments& arguments) {
 }
 
 int RunBench(const BenchArguments& arguments) {
+  if (!arguments.media.empty()) {
+    if (!arguments.prompts.empty() || !arguments.generates.empty()) {
+      throw UsageError("bench: --image and --audio go without -p and -n: their rows are others");
+    }
+    BenchMedia(arguments.model, arguments.media, arguments.repetitions, arguments.format);
+    return 0;
+  }
   BenchReport report = MeasureModel(arguments);
   // The model is gone by now, so that the memory that this takes is no new peak.
   report.limits = MeasureMachineLimits(report.threads);
@@ -256,7 +266,9 @@ int RunBench(const BenchArguments& arguments) {
 
 void AddBenchCommand(CLI::App& app, Work& work) {
   CLI::App* command = app.add_subcommand(
-      "bench", "Measure prefill (pp) and decode (tg) rates, load time and memory");
+      "bench",
+      "Measure prefill (pp) and decode (tg) rates, load time and memory; or how long images "
+      "and sounds take to encode");
   const auto arguments = std::make_shared<BenchArguments>();
   arguments->model.AddTo(*command);
   command
@@ -274,6 +286,7 @@ void AddBenchCommand(CLI::App& app, Work& work) {
                    "Tokens in the session before a row begins; not timed")
       ->delimiter(',')
       ->type_name("N,...");
+  AddMediaOptions(*command, &arguments->media);
   command->add_option("-r,--repetitions", arguments->repetitions, "Runs of each row")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");

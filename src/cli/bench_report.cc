@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "cli/json_rows.h"
+
 namespace nestling::cli {
 namespace {
 
@@ -93,37 +95,6 @@ Json RowToJson(const BenchReport& report, const BenchRow& row) {
   json["share_of_reading"] = ShareOfReading(report, row);
   json["share_of_int8_peak"] = ShareOfInt8Peak(report, row);
   return json;
-}
-
-void PrintJson(const BenchReport& report) {
-  Json json = Conditions(report);
-  json["tests"] = Json::array();
-  for (const BenchRow& row : report.rows) json["tests"].push_back(RowToJson(report, row));
-  std::printf("%s\n", json.dump(2).c_str());
-}
-
-Json FlatRow(const BenchReport& report, const BenchRow& row) {
-  Json json = RowToJson(report, row);
-  json.update(Conditions(report));
-  return json;
-}
-
-void PrintCsv(const BenchReport& report) {
-  bool header = true;
-  for (const BenchRow& row : report.rows) {
-    const Json json = FlatRow(report, row);
-    std::string names, values;
-    for (const auto& [name, value] : json.items()) {
-      if (!names.empty()) {
-        names += ',';
-        values += ',';
-      }
-      names += name;
-      if (!value.is_null()) values += value.dump();  // strings in quotes
-    }
-    if (std::exchange(header, false)) std::printf("%s\n", names.c_str());
-    std::printf("%s\n", values.c_str());
-  }
 }
 
 std::string Format(double value, int decimals) {
@@ -265,17 +236,13 @@ double Percentile(std::vector<double> values, double percent) {
 }
 
 void PrintReport(const BenchReport& report, const std::string& format) {
-  if (format == "json") {
-    PrintJson(report);
-  } else if (format == "jsonl") {
-    for (const BenchRow& row : report.rows) {
-      std::printf("%s\n", FlatRow(report, row).dump().c_str());
-    }
-  } else if (format == "csv") {
-    PrintCsv(report);
-  } else {
+  if (format == "table" || format == "md") {
     PrintTable(report, format == "md");
+    return;
   }
+  std::vector<Json> rows;
+  for (const BenchRow& row : report.rows) rows.push_back(RowToJson(report, row));
+  PrintJsonRows(Conditions(report), rows, format);
 }
 
 }  // namespace nestling::cli

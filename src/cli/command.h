@@ -30,5 +30,6 @@ void AddInspectCommand(CLI::App& app, Work& work);
 void AddVerifyCommand(CLI::App& app, Work& work);
 void AddBenchCommand(CLI::App& app, Work& work);
 void AddEvalCommand(CLI::App& app, Work& work);
+void AddEncodeCommand(CLI::App& app, Work& work);
 
 }  // namespace nestling::cli

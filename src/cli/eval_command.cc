@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/media.h"
 #include "cli/model_options.h"
 #include "cli/npy.h"
 #include "cli/score.h"
@@ -27,6 +28,7 @@ constexpr uint32_t kDefaultWindow = 512;
 struct EvalArguments {
   ModelOptions model;
   std::string tokens;
+  std::vector<MediaFile> media;
   std::string text;
   std::string split;
   uint32_t window = 0;
@@ -45,10 +47,10 @@ SessionOptions SessionFor(const EvalArguments& arguments, size_t num_tokens) {
 }
 
 // Logits of every token, into a file if `dump` names one.
-void EvalToFile(Session& session, const Tokens& tokens, const std::string& dump,
-                size_t vocab_size) {
+void EvalToFile(Session& session, const Tokens& tokens, std::span<const Part> media,
+                const std::string& dump, size_t vocab_size) {
   NpyWriter writer(dump, tokens.size(), vocab_size);
-  session.Eval(tokens, [&](size_t, std::span<const float> logits) {
+  session.EvalMedia(tokens, media, [&](size_t, std::span<const float> logits) {
     writer.WriteRow(logits);
     return true;
   });
@@ -145,12 +147,14 @@ void PrintDivergence(const EvalArguments& arguments, const Engine& engine,
   Print(json);
 }
 
-void RunTokens(const EvalArguments& arguments, const Engine& engine, const Tokens& tokens) {
+void RunTokens(const EvalArguments& arguments, const std::vector<Media>& media,
+               const Engine& engine, const Tokens& tokens) {
   Session session(engine, SessionFor(arguments, tokens.size() + arguments.greedy));
+  const std::vector<Part> parts = PartsOf(media);
   if (arguments.dump.empty()) {
-    session.Prefill(tokens);
+    session.PrefillMedia(tokens, parts);
   } else {
-    EvalToFile(session, tokens, arguments.dump, engine.Info().vocab_size);
+    EvalToFile(session, tokens, parts, arguments.dump, engine.Info().vocab_size);
   }
   if (arguments.greedy != 0) Print(Greedy(session, arguments.greedy));
 }
@@ -163,11 +167,15 @@ int RunEval(const EvalArguments& arguments) {
   if (runs && (arguments.tokens.empty() || !arguments.reference.empty())) {
     throw UsageError("--dump and --greedy go with --tokens, without --reference");
   }
+  if (!arguments.media.empty() && !runs) {
+    throw UsageError("--image and --audio go with --tokens, and --dump or --greedy");
+  }
   Tokens tokens;
   if (!arguments.tokens.empty()) tokens = ReadTokenList(arguments.tokens);
+  const std::vector<Media> media = ReadMedia(arguments.media);
   const Engine engine(arguments.model.model, arguments.model.ForEngine());
   if (runs) {
-    RunTokens(arguments, engine, tokens);
+    RunTokens(arguments, media, engine, tokens);
     return 0;
   }
   const std::vector<Tokens> sequences =
@@ -189,6 +197,7 @@ void AddEvalCommand(CLI::App& app, Work& work) {
   arguments->model.AddTo(*command);
   command->add_option("--tokens", arguments->tokens, "Ids 1,2,3 or a text file of numbers")
       ->type_name("LIST|FILE");
+  AddMediaOptions(*command, &arguments->media);
   command->add_option("--text", arguments->text, "Text file to score; special tokens count")
       ->type_name("FILE");
   command->add_option("--split", arguments->split, "Begin a new document after this text")

@@ -40,6 +40,7 @@ int Main(int argc, char** argv) {
   AddVerifyCommand(app, work);
   AddBenchCommand(app, work);
   AddEvalCommand(app, work);
+  AddEncodeCommand(app, work);
   if (argc > 1 && argv[1][0] != '-' && !HasCommand(app, argv[1])) {
     return Fail(kCalledWrongly, "unknown command \"" + std::string(argv[1]) + "\"; see --help");
   }

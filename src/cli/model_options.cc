@@ -21,6 +21,13 @@ constexpr PleName kPleNames[] = {{"stream", NESTLING_PLE_STREAM},
                                  {"resident", NESTLING_PLE_RESIDENT},
                                  {"mmap", NESTLING_PLE_MMAP}};
 
+struct PrecisionName {
+  const char* name;
+  nestling_tower_precision precision;
+};
+constexpr PrecisionName kPrecisionNames[] = {
+    {"auto", NESTLING_TOWER_AUTO}, {"f32", NESTLING_TOWER_F32}, {"int8", NESTLING_TOWER_INT8}};
+
 }  // namespace
 
 void ModelOptions::AddTo(CLI::App& command) {
@@ -59,6 +66,12 @@ void ModelOptions::AddTo(CLI::App& command) {
                   "none)")
       ->transform(CLI::AsSizeValue(false))
       ->type_name("BYTES");
+  command
+      .add_option("--tower", tower,
+                  "What the vision and audio towers compute in: auto (as the container stores "
+                  "them), f32, int8")
+      ->check(CLI::IsMember({"auto", "f32", "int8"}))
+      ->type_name("TYPE");
 }
 
 EngineOptions ModelOptions::ForEngine() const {
@@ -73,6 +86,9 @@ EngineOptions ModelOptions::ForEngine() const {
     if (ple == known.name) options.ple_mode = known.mode;
   }
   options.ple_cache_bytes = ple_cache;
+  for (const PrecisionName& known : kPrecisionNames) {
+    if (tower == known.name) options.tower_precision = known.precision;
+  }
   return options;
 }
 

@@ -21,6 +21,7 @@ struct ModelOptions {
   double decode_rate = 0;
   std::string ple = "stream";
   uint64_t ple_cache = 0;
+  std::string tower = "auto";
 
   // `this` must live until the command line is parsed.
   void AddTo(CLI::App& command);

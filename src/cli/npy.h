@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace nestling::cli {
 
@@ -30,5 +31,20 @@ class NpyWriter {
   size_t written_ = 0;
   std::FILE* file_ = nullptr;
 };
+
+struct NpyArray {
+  std::vector<size_t> shape;
+  std::vector<float> values;  // the last dimension's are side by side
+};
+
+// Values that ReadNpy() accepts: an hour of sound and more, far more than an image has.
+inline constexpr size_t kMaxNpyValues = 64u << 20;
+
+// Reads a NumPy file of f32, little endian, in C order. ToolError: unreadable, another type, a file
+// that is longer or shorter than its shape says, more than kMaxNpyValues.
+NpyArray ReadNpy(const std::string& path);
+
+// "[3, 768, 768]"
+std::string ShapeToString(std::span<const size_t> shape);
 
 }  // namespace nestling::cli

@@ -6,9 +6,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/chat.h"
 #include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/media.h"
 #include "cli/run_options.h"
 #include "cli/run_stats.h"
 #include "cli/text_file.h"
@@ -44,15 +48,19 @@ void SetSampling(const RunArguments& arguments, GenerateOptions* options) {
   if (arguments.seed) options->seed = *arguments.seed != 0 ? *arguments.seed : uint64_t{1} << 63;
 }
 
-void AddPrompt(const RunArguments& arguments, const std::string& prompt, const Engine& engine,
-               Session& session) {
+void AddPrompt(const RunArguments& arguments, const std::string& prompt,
+               const std::vector<Media>& media, const Engine& engine, Session& session) {
+  const InterruptCancels interrupt(session);  // images take seconds
+  std::vector<Part> parts = PartsOf(media);
   if (arguments.raw) {
-    session.Prefill(
-        engine.Tokenize(prompt, NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL));
+    uint32_t flags = NESTLING_TOKENIZE_ADD_BOS | NESTLING_TOKENIZE_PARSE_SPECIAL;
+    if (!media.empty()) flags |= NESTLING_TOKENIZE_EXPAND_MEDIA;
+    session.PrefillMedia(engine.Tokenize(prompt, flags), parts);
     return;
   }
   if (!arguments.run.system.empty()) session.AddMessage(Role::kSystem, arguments.run.system);
-  session.AddMessage(Role::kUser, prompt);
+  parts.push_back(Part::Text(prompt));
+  session.AddMessage(Role::kUser, parts);
 }
 
 int Run(RunArguments& arguments) {
@@ -62,6 +70,7 @@ int Run(RunArguments& arguments) {
   // Before the model: whoever pipes a prompt in waits for nothing then.
   std::optional<std::string> prompt = arguments.prompt;
   if (!interactive && !prompt) prompt = ReadStandardInput();
+  std::vector<Media> media = ReadMedia(arguments.run.media);
 
   const auto start = std::chrono::steady_clock::now();
   const Engine engine(arguments.run.model.model, arguments.run.model.ForEngine());
@@ -74,10 +83,11 @@ int Run(RunArguments& arguments) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   if (interactive) {
-    Chat(arguments.run, engine, session);
+    Chat(arguments.run, std::move(media), engine, session);
     return 0;
   }
-  AddPrompt(arguments, *prompt, engine, session);
+  AddPrompt(arguments, *prompt, media, engine, session);
+  media.clear();
   const nestling_generate_result result = StreamReply(arguments.run, engine, session);
   if (result.stop_reason == NESTLING_STOP_CANCELLED) throw ToolError("cancelled");
   return 0;
@@ -92,10 +102,12 @@ void AddRunCommand(CLI::App& app, Work& work) {
   arguments->run.model.AddTo(*command);
   GenerateOptions& generate = arguments->run.generate;
   command->add_option("-p,--prompt", arguments->prompt, "Prompt")->type_name("TEXT");
+  AddMediaOptions(*command, &arguments->run.media);
   command->add_option("--system", arguments->run.system, "System text of the conversation")
       ->type_name("TEXT");
   command->add_flag("--raw", arguments->raw,
-                    "No chat template: the prompt as it is, after <bos>; special tokens count");
+                    "No chat template: the prompt as it is, after <bos>; special tokens count, and "
+                    "<image_soft_token> or <audio_soft_token> stands for an image or a sound");
   command
       ->add_option("-n,--max-tokens", generate.max_tokens, "Most tokens of a reply (0: no limit)")
       ->type_name("N");

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "cli/media.h"
 #include "cli/model_options.h"
 #include "nestling/nestling.hpp"
 
@@ -12,6 +14,7 @@ struct RunOptions {
   ModelOptions model;
   GenerateOptions generate;
   std::string system;
+  std::vector<MediaFile> media;  // of the first message, before its text
   bool stats = false;
   double load_seconds = 0;  // filled by the command
 };

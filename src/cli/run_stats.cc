@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "cli/interrupt.h"
 
@@ -11,6 +12,18 @@ namespace {
 
 double Rate(uint64_t tokens, double seconds) {
   return seconds > 0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
+
+// Of a tower that the container has.
+void AddTower(const Engine& engine, nestling_tower tower, const std::string& name,
+              nlohmann::ordered_json* json) {
+  const nestling_tower_info info = engine.TowerInfo(tower);
+  if (info.state == NESTLING_TOWER_ABSENT) return;
+  (*json)[name + "_loads"] = info.num_loads;
+  (*json)[name + "_load_seconds"] = info.load_seconds;
+  (*json)[name + "_encodes"] = info.num_encodes;
+  (*json)[name + "_encode_seconds"] = info.encode_seconds;
+  (*json)[name + "_weight_bytes"] = info.weight_bytes;
 }
 
 }  // namespace
@@ -39,7 +52,8 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
   const nestling_engine_choice choice = engine.Choice();
   const nestling_engine_memory memory = engine.Memory();
   const nestling_process_memory process = ProcessMemory();
-  const nlohmann::ordered_json json = {
+  const nestling_soft_token_cache_info cache = engine.SoftTokenCacheInfo();
+  nlohmann::ordered_json json = {
       {"stop_reason", nestling_stop_reason_name(last.stop_reason)},
       {"generated_tokens", last.num_tokens},
       {"seed", last.seed},
@@ -71,11 +85,18 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
       {"mapped_bytes", memory.mapped_bytes},
       {"packed_weight_bytes", memory.packed_weight_bytes},
       {"scratch_bytes", memory.scratch_bytes},
+      {"tower_bytes", memory.vision_bytes + memory.audio_bytes},
+      {"soft_token_bytes", info.soft_token_bytes},
+      {"soft_token_cache_bytes", cache.used_bytes},
+      {"soft_token_cache_hits", cache.hits},
+      {"soft_token_cache_misses", cache.misses},
       {"resident_bytes", process.resident_bytes},
       {"peak_resident_bytes", process.peak_resident_bytes},
       {"anonymous_bytes", process.anonymous_bytes},
       {"file_backed_bytes", process.file_backed_bytes},
   };
+  AddTower(engine, NESTLING_TOWER_VISION, "vision", &json);
+  AddTower(engine, NESTLING_TOWER_AUDIO, "audio", &json);
   std::fprintf(stderr, "%s\n", json.dump().c_str());
 }
 

@@ -9,6 +9,7 @@
 
 #include <string>
 
+#include "tests/cli/media_files.h"
 #include "tests/cli/tool.h"
 
 namespace nestling::testing {
@@ -114,6 +115,64 @@ TEST(ChatTest, AnInterruptAtThePromptEndsTheChat) {
   terminal.ReadUntil("> ");
   terminal.Type("\x03");
   EXPECT_NE(terminal.Wait(), 0);
+}
+
+// Figures that /stats shows.
+nlohmann::json Stats(Terminal& terminal) {
+  terminal.Type("/stats\n");
+  const std::string text = terminal.ReadUntil("> ");
+  const size_t begin = text.find('{'), end = text.find('}');
+  return nlohmann::json::parse(text.substr(begin, end + 1 - begin));
+}
+
+TEST(ChatTest, ImagesAndSoundsGoWithTheNextMessageAndBadFilesDoNotEndTheChat) {
+  Terminal terminal({"run", GetMediaFiles().model, "--threads", "1", "--temperature", "0",
+                     "--max-tokens", "3", "--audio", GetMediaFiles().sound});
+  EXPECT_THAT(terminal.ReadUntil("> "), HasSubstr("voice.wav (2.1 s)"));
+  terminal.Type("/image /no/such.png\n");
+  EXPECT_THAT(terminal.ReadUntil("> "), HasSubstr("/no/such.png"));
+  terminal.Type("/image   " + GetMediaFiles().image + " \n");
+  EXPECT_THAT(terminal.ReadUntil("> "), HasSubstr("picture.bmp ("));
+  EXPECT_EQ(Stats(terminal)["vision_encodes"], 0);
+  terminal.Type("hello\n");
+  terminal.ReadUntil("> ");
+  const nlohmann::json both = Stats(terminal);
+  EXPECT_EQ(both["vision_encodes"], 1);
+  EXPECT_EQ(both["audio_encodes"], 1);
+  EXPECT_GT(both["session_tokens"], 36);
+  // The next message has none of them, and neither has one after /drop.
+  terminal.Type("hello\n");
+  terminal.ReadUntil("> ");
+  const nlohmann::json text = Stats(terminal);
+  EXPECT_LT(text["session_tokens"].get<int>() - both["session_tokens"].get<int>(), 36);
+  terminal.Type("/audio " + GetMediaFiles().sound + "\n");
+  terminal.ReadUntil("> ");
+  terminal.Type("/drop\n");
+  terminal.ReadUntil("> ");
+  terminal.Type("hello\n");
+  terminal.ReadUntil("> ");
+  const nlohmann::json dropped = Stats(terminal);
+  EXPECT_LT(dropped["session_tokens"].get<int>() - text["session_tokens"].get<int>(), 36);
+  EXPECT_EQ(dropped["soft_token_cache_hits"], 0);
+  // What was encoded before is not encoded again.
+  terminal.Type("/audio " + GetMediaFiles().sound + "\n");
+  terminal.ReadUntil("> ");
+  terminal.Type("hello\n");
+  terminal.ReadUntil("> ");
+  EXPECT_EQ(Stats(terminal)["soft_token_cache_hits"], 1);
+  terminal.Type("/exit\n");
+  EXPECT_EQ(terminal.Wait(), 0);
+}
+
+TEST(ChatTest, AModelWithoutTheTowerRefusesAtOnce) {
+  Terminal terminal(ChatCall("3"));
+  terminal.ReadUntil("> ");
+  terminal.Type("/image " + GetMediaFiles().image + "\n");
+  const std::string refusal = terminal.ReadUntil("> ");
+  EXPECT_THAT(refusal, HasSubstr("vision"));
+  EXPECT_THAT(refusal, Not(HasSubstr("with the next message")));
+  terminal.Type("/exit\n");
+  EXPECT_EQ(terminal.Wait(), 0);
 }
 
 }  // namespace

@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "tests/cli/npy_file.h"
 #include "tests/cli/tool.h"
 
 namespace nestling::testing {
@@ -15,23 +15,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-struct Npy {
-  std::string dictionary;
-  std::vector<float> values;
-};
-
-Npy ReadNpy(const std::string& path) {
-  const std::string bytes = ReadWholeFile(path);
-  Npy npy;
-  if (bytes.size() < 10 || bytes.substr(0, 8) != std::string("\x93NUMPY\x01\x00", 8)) return npy;
-  const size_t length =
-      static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]);
-  npy.dictionary = bytes.substr(10, length);
-  npy.values.resize((bytes.size() - 10 - length) / sizeof(float));
-  std::memcpy(npy.values.data(), bytes.data() + 10 + length, npy.values.size() * sizeof(float));
-  return npy;
-}
 
 // One thread: so small a model only loses by more.
 std::vector<std::string> Eval(const std::vector<std::string>& more) {
