@@ -249,9 +249,17 @@ double Sampler::WeighAll(std::span<const float> logits) {
   const float maximum = FindMaximum(logits).probability;
   if (maximum == -kInfinity) return 0;
   double total = 0;
+  // Without top-p nobody asks for the mass of what min-p drops. A higher logit has no lower weight
+  // but for rounding, which the factor covers.
+  constexpr float kRounding = 1.001f;
+  const bool skip = options_.min_p > 0.0f && options_.top_p == 1.0f;
   std::array<float, kBlock> weights;  // apart from the sum, so that compilers turn it into SIMD
   for (size_t begin = 0; begin < logits.size(); begin += kBlock) {
     const size_t size = std::min(kBlock, logits.size() - begin);
+    if (skip && size == kBlock) {
+      const float highest = BlockMaximum(&logits[begin]);
+      if (kRounding * Weigh(highest, maximum, options_.temperature) < options_.min_p) continue;
+    }
     for (size_t i = 0; i < size; ++i) {
       weights[i] = Weigh(logits[begin + i], maximum, options_.temperature);
     }
