@@ -20,6 +20,9 @@ namespace {
 
 constexpr size_t kBlockRows = 4;
 constexpr size_t kWidenRows = 12;  // from this many rows on, tiles are widened in scratch
+// __builtin_prefetch's locality: into the second cache level, as a tile's keys and values fill the
+// first one together. One thread, 4096 f16 keys from memory: 12.6 GB/s against 7.9 with the first.
+constexpr int kSecondLevel = 2;
 
 struct KeyRange {  // of a tile: [begin, end)
   size_t begin;
@@ -35,6 +38,7 @@ struct Tile {
   const T* v;
   const float* k_scales;  // [count] or null
   const float* v_scales;
+  const T* next_k;  // [count, head_dim] of the next tile, to be asked for; null: nothing
 };
 
 struct Scratch {
@@ -113,7 +117,9 @@ void ScoreRows(const float* q, size_t q_stride, const T* k, size_t count, size_t
     if (prefetch != nullptr) {
       const char* bytes = reinterpret_cast<const char*>(prefetch + j * dim);
       const size_t num_keys = count - j < kKeys ? count - j : kKeys;
-      for (size_t b = 0; b < num_keys * dim * sizeof(T); b += 64) __builtin_prefetch(bytes + b);
+      for (size_t b = 0; b < num_keys * dim * sizeof(T); b += 64) {
+        __builtin_prefetch(bytes + b, 0, kSecondLevel);
+      }
     }
     F32 sums[kRows * kKeys];
 #pragma GCC unroll 16
@@ -195,10 +201,11 @@ void SoftmaxRow(const Tile<T>& tile, KeyRange own, KeyRange block, float scale, 
 // ---- (3) Weighted values ----
 
 // out[r][x] = out[r][x] * shrink[r] + sum_j weights[r][j] * v[j][x] for kRows rows and the columns
-// of kVectors vectors. v, out point at the first column.
+// of kVectors vectors. v, out point at the first column; with `next_k`, so does it, and as many
+// rows of it are asked for on the way: memory would be idle meanwhile.
 template <size_t kRows, size_t kVectors, typename T, typename Lanes>
 void AddValues(const float* weights, const float* shrink, const T* v, size_t count, size_t dim,
-               float* out, size_t out_stride, Lanes lanes) {
+               const T* next_k, float* out, size_t out_stride, Lanes lanes) {
   F32 sums[kRows * kVectors];
 #pragma GCC unroll 4
   for (size_t r = 0; r < kRows; ++r) {
@@ -211,6 +218,13 @@ void AddValues(const float* weights, const float* shrink, const T* v, size_t cou
     F32 values[kVectors];
 #pragma GCC unroll 4
     for (size_t x = 0; x < kVectors; ++x) values[x] = Load(v + j * dim + x * kLanes, lanes);
+    if (next_k != nullptr) {
+      const char* bytes = reinterpret_cast<const char*>(next_k + j * dim);
+#pragma GCC unroll 4
+      for (size_t b = 0; b < kVectors * kLanes * sizeof(T); b += 64) {
+        __builtin_prefetch(bytes + b, 0, kSecondLevel);
+      }
+    }
 #pragma GCC unroll 4
     for (size_t r = 0; r < kRows; ++r) {
       const F32 weight = Set(weights[r * kAttentionTile + j]);
@@ -241,6 +255,7 @@ void AddValuesOfAllRows(const AttentionArgs& args, const Tile<T>& tile, const Sc
     AddValues<kRows, kVectors>(scratch.weights + row * kAttentionTile + range.begin,
                                scratch.shrink + row, tile.v + range.begin * args.head_dim + column,
                                range.end - range.begin, args.head_dim,
+                               row == 0 && tile.next_k != nullptr ? tile.next_k + column : nullptr,
                                args.out + row * args.out_stride + column, args.out_stride, lanes);
   });
 }
@@ -299,10 +314,13 @@ void ProcessSpan(const AttentionArgs& args, const KvSpan& span, const Scratch& s
     if (widen) {
       Widen(k, scratch.k, count * dim);
       Widen(v, scratch.v, count * dim);
-      const Tile<float> tile = {first_position, count, scratch.k, scratch.v, k_scales, v_scales};
+      const Tile<float> tile = {first_position, count,    scratch.k, scratch.v,
+                                k_scales,       v_scales, nullptr};
       ProcessTile(args, tile, false, scratch);
     } else {
-      const Tile<T> tile = {first_position, count, k, v, k_scales, v_scales};
+      const bool whole_next = left >= 2 * kAttentionTile;
+      const T* next_k = whole_next ? k + kAttentionTile * dim : nullptr;
+      const Tile<T> tile = {first_position, count, k, v, k_scales, v_scales, next_k};
       ProcessTile(args, tile, true, scratch);
     }
   }
