@@ -95,7 +95,17 @@ Status Session::RunPending(Want want, LogitsRow row) {
     num_cached_ += count;
   }
   logits_valid_ = want != Want::kNone;
+  ForgetSoftRows();
   return OkStatus();
+}
+
+void Session::ForgetSoftRows() {
+  if (soft_rows_.empty()) return;
+  // A position that is done is run again only as the last one that Truncate keeps.
+  soft_rows_.Forget([this](size_t last) {
+    return !decoder_->kv().CanTruncate(static_cast<uint32_t>(num_written_),
+                                       static_cast<uint32_t>(last));
+  });
 }
 
 Status Session::RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size_t position,

@@ -171,6 +171,8 @@ class Session {
   void UpdateCounters();
   // Makes logits_ those of the last token.
   Status Refresh();
+  // Lets go of the rows of positions that cannot be run again.
+  void ForgetSoftRows();
   // Fills embeddings_ for tokens from `position` on.
   Status FindEmbeddings(std::span<const int32_t> tokens, size_t position);
   // One chunk through the decoder: tokens from `position` on.

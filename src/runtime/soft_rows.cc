@@ -125,6 +125,13 @@ void SoftRows::Truncate(size_t size) {
     spans_.back().count = std::min(spans_.back().count, size - spans_.back().begin);
 }
 
+void SoftRows::Forget(FunctionRef<bool(size_t last)> done) {
+  const auto kept = std::find_if(spans_.begin(), spans_.end(), [&](const Span& span) {
+    return !done(span.begin + span.count - 1);
+  });
+  spans_.erase(spans_.begin(), kept);
+}
+
 void SoftRows::DropFront(size_t count) {
   std::erase_if(spans_, [&](const Span& span) { return span.begin + span.count <= count; });
   for (Span& span : spans_) {

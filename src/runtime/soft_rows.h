@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/status.h"
 #include "container/header_fields.h"
 #include "modality/media.h"
@@ -34,6 +35,8 @@ class SoftRows {
   void Append(const SoftRows& other, size_t offset);
   // Keeps the positions before `size`.
   void Truncate(size_t size);
+  // Lets go of whole spans, from the front on, as long as `done` says so of their last position.
+  void Forget(FunctionRef<bool(size_t last)> done);
   // Takes `count` positions off the front; those that stay move to the left.
   void DropFront(size_t count);
 

@@ -161,6 +161,21 @@ TEST_F(MultimodalTest, ATokenInsideAnImageIsRunAgainWithItsRowAfterTruncation) {
   EXPECT_EQ(Greedy(*session, expected_.greedy.size()), expected_.greedy);
 }
 
+TEST_F(MultimodalTest, RowsGoWhenTheirPositionsCannotBeRunAgain) {
+  const auto rows = Assign(expected_.input_ids, EncodeBoth());
+  ASSERT_TRUE(rows.ok());
+  const auto session = NewSession(/*chunk_tokens=*/8);
+  // Up to the end of the sound, of which each position may still be the last one that is kept.
+  const Ids begin(expected_.input_ids.begin(), expected_.input_ids.begin() + 56);
+  ASSERT_TRUE(session->Prefill(begin, *rows).ok());
+  EXPECT_GT(session->soft_token_bytes(), 0u);
+  // Text, until the sliding window of 16 and a chunk have left the media behind.
+  ASSERT_TRUE(session->Prefill(Ids(100, 5)).ok());
+  EXPECT_EQ(session->soft_token_bytes(), 0u);
+  EXPECT_EQ(session->Truncate(50).code(), StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(session->Logits().ok());
+}
+
 TEST_F(MultimodalTest, RawAndPreparedPicturesAreTheSameImage) {
   const auto raw = engine_->towers().EncodeImage(Picture());
   const auto prepared = engine_->towers().EncodePixels(expected_.pixels);
