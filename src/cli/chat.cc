@@ -16,7 +16,7 @@ namespace nestling::cli {
 namespace {
 
 constexpr const char* kHelp =
-    "/image FILE  put an image before the next message (PNG, JPEG, BMP, GIF)\n"
+    "/image FILE  put an image before the next message (PNG, JPEG, BMP, GIF, PPM)\n"
     "/audio FILE  put a sound before the next message (WAV, FLAC, OGG, MP3)\n"
     "/drop        put none of them there\n"
     "/reset       forget the conversation\n"

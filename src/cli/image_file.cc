@@ -167,7 +167,7 @@ std::string DecodeImage(std::span<const uint8_t> file, Rgb8Image* image) {
   const int bytes = static_cast<int>(file.size());
   int width = 0, height = 0, channels = 0;
   if (stbi_info_from_memory(file.data(), bytes, &width, &height, &channels) == 0) {
-    return "not a PNG, JPEG, BMP or GIF image, or one of far too many pixels";
+    return "not a PNG, JPEG, BMP, GIF or PPM image, or one of far too many pixels";
   }
   if (width <= 0 || height <= 0 ||
       static_cast<size_t>(width) > kMaxDecodedPixels / static_cast<size_t>(height)) {

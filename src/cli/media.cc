@@ -35,7 +35,7 @@ void AddMediaOptions(CLI::App& command, std::vector<MediaFile>* files) {
         ->type_name("FILE");
   };
   add("--image", MediaKind::kImage,
-      "PNG, JPEG, BMP, GIF; .npy: [3, height, width] f32; repeatable");
+      "PNG, JPEG, BMP, GIF, PPM; .npy: [3, height, width] f32; repeatable");
   add("--audio", MediaKind::kAudio, "WAV, FLAC, OGG, MP3; .npy: [samples] f32; repeatable");
 }
 

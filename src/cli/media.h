@@ -25,7 +25,7 @@ void AddMediaOptions(CLI::App& command, std::vector<MediaFile>* files);
 // An image or a sound read from a file, in a form that the library takes.
 class Media {
  public:
-  // An image is PNG, JPEG, BMP or GIF; a .npy file is one that is prepared already, f32
+  // An image is PNG, JPEG, BMP, GIF or PPM; a .npy file is one that is prepared already, f32
   // [3, height, width] in 0 .. 1. A sound is WAV, FLAC, OGG or MP3; a .npy file is f32 [samples] at
   // 16 kHz. ToolError: one line that says which file, and what is wrong with it.
   static Media Read(const MediaFile& file);

@@ -7,5 +7,6 @@
 #define STBI_ONLY_JPEG
 #define STBI_ONLY_BMP
 #define STBI_ONLY_GIF
+#define STBI_ONLY_PNM
 #define STBI_MAX_DIMENSIONS 65535
 #include <stb_image.h>

@@ -50,6 +50,18 @@ TEST(ImageFileTest, ReadsPngBmpAndTheFirstFrameOfAGif) {
   }
 }
 
+TEST(ImageFileTest, ReadsBinaryPpm) {
+  const std::string header = "P6\n2 1\n255\n";
+  std::vector<uint8_t> file(header.begin(), header.end());
+  const std::vector<uint8_t> pixels = {1, 2, 3, 250, 251, 252};
+  file.insert(file.end(), pixels.begin(), pixels.end());
+  Rgb8Image image;
+  ASSERT_EQ(DecodeImage(file, &image), "");
+  EXPECT_EQ(image.width, 2u);
+  EXPECT_EQ(image.height, 1u);
+  EXPECT_EQ(image.pixels, pixels);
+}
+
 TEST(ImageFileTest, TurnsJpegsUprightForEveryExifOrientation) {
   for (int orientation = 1; orientation <= 8; ++orientation) {
     SCOPED_TRACE(orientation);
