@@ -143,18 +143,21 @@ typedef struct nestling_engine_options {
   /* Threads that compute, the caller's included. 0: one for each core that the process may use. At
    * most 1024. */
   uint32_t num_threads;
-  /* Most tokens of one prefill step. More is faster for long prompts and takes more memory. 0: the
-   * library chooses. */
+  /* Most tokens of one prefill step; fewer (not below 16) where memory_budget_bytes wants it. More
+   * is faster for long prompts and takes more memory. 0: the library chooses. */
   uint32_t chunk_tokens;
   /* The MatFormer slice that sessions start with: the name of one in the container, or the path of
    * a JSON file that describes one. NULL or "": the whole model. What a slice does not use is not
    * loaded until a session asks for it. */
   const char* slice;
-  /* Bytes of this library's that may be resident, file pages included; 0: no limit. An engine or a
-   * session that cannot stay within by estimate is OUT_OF_MEMORY, with the number that would do;
-   * see nestling_estimate_memory(). Unless `slice` names one, the engine chooses a slice: of those
-   * that fit (and reach target_decode_rate), the one with the highest published accuracy, of equal
-   * ones the one with the most effective parameters. */
+  /* Bytes of this library's that may be resident, file pages included; 0: no limit. When an engine,
+   * a session or a slice would not stay within by estimate (nestling_estimate_memory()), the PLE
+   * cache gets smaller, then towers that nobody uses go, then prefill takes smaller steps, as much
+   * as it needs and until there is room again; nestling_engine_memory counts it. What cannot fit
+   * all the same is OUT_OF_MEMORY, with the number that would do. Unless `slice` names one, the
+   * engine chooses a slice: of those that fit (and reach target_decode_rate), the one with the
+   * highest published accuracy, of equal ones the one with the most effective parameters; only if
+   * none fits otherwise, with a smaller PLE cache and smaller steps. */
   uint64_t memory_budget_bytes;
   /* Tokens per second that the chosen slice should decode with a short context, by estimate: bytes
    * of its weights over the rate at which this machine, measured on the output head, gets through
@@ -280,11 +283,48 @@ typedef struct nestling_engine_memory {
   uint64_t vision_bytes;        /* weights of the tower, while it is loaded */
   uint64_t audio_bytes;
   uint64_t soft_token_cache_bytes; /* of encoded images and sounds that are kept */
+  uint64_t kv_bytes;            /* kv caches of all sessions, as if full */
+  /* Parameters by group; text_parameters as the sizes of models are published: what slices have
+   * loaded of the decoder, and the key and value weights of layers that use those of others, which
+   * no container has. 1,905,495,648 for E2B. */
+  uint64_t text_parameters;
+  uint64_t embedding_parameters; /* token embedding and output head, one matrix */
+  uint64_t ple_parameters;       /* in memory: 0 with NESTLING_PLE_STREAM */
+  uint64_t vision_parameters;
+  uint64_t audio_parameters;
+  uint64_t budget_bytes;   /* memory_budget_bytes */
+  uint64_t budgeted_bytes; /* most that everything of now may make resident, by estimate */
+  /* How often memory was short, and what was given back then. */
+  uint64_t ple_cache_shrinks;
+  uint64_t ple_cache_shrunk_bytes;
+  uint64_t tower_drops;
+  uint64_t tower_dropped_bytes;
+  uint64_t chunk_reductions;
+  uint64_t chunk_reduced_bytes;
 } nestling_engine_memory;
 
 /* Thread safety: any; a snapshot while sessions run. */
 NESTLING_API nestling_status nestling_engine_get_memory(const nestling_engine* engine,
                                                         nestling_engine_memory* out_memory);
+
+/* What is resident of an engine and its sessions now, in bytes: pages that this process has mapped.
+ * Groups do not overlap; the rest of the process (code, heap, stacks) is not in here. */
+typedef struct nestling_engine_residency {
+  size_t struct_size;
+  uint64_t text_weight_bytes;   /* of the decoder, pages of the file */
+  uint64_t embedding_bytes;     /* token embedding and output head, pages of the file */
+  uint64_t packed_weight_bytes; /* weights in the kernels' layout */
+  uint64_t ple_table_bytes;     /* 0 with NESTLING_PLE_STREAM */
+  uint64_t ple_cache_bytes;
+  uint64_t kv_bytes;
+  uint64_t scratch_bytes; /* activations; during a call also PLE rows */
+  uint64_t logits_bytes;
+} nestling_engine_residency;
+
+/* All zero where the system does not say. Thread safety: any; a snapshot while sessions run, without
+ * the activations of running calls. Cost: about 10 ms for each GB that is mapped. */
+NESTLING_API nestling_status nestling_engine_get_residency(
+    const nestling_engine* engine, nestling_engine_residency* out_residency);
 
 /* What the operating system says of the whole process, in bytes; 0 where it does not say. */
 typedef struct nestling_process_memory {
@@ -430,7 +470,7 @@ NESTLING_API void nestling_session_destroy(nestling_session* session);
 typedef struct nestling_session_info {
   size_t struct_size;
   uint32_t context_tokens;
-  uint32_t chunk_tokens;
+  uint32_t chunk_tokens;     /* of a prefill step that begins now */
   nestling_kv_type kv_type;  /* never AUTO */
   uint32_t num_tokens;       /* in the session: prefilled, generated, and of messages that wait for
                                 the next nestling_session_generate() */
@@ -489,7 +529,8 @@ NESTLING_API void nestling_session_cancel(nestling_session* session);
  *
  * @param slice  as nestling_engine_options.slice.
  * @return OK; INVALID_ARGUMENT (a slice that the container's weights cannot run); NOT_FOUND;
- *         BAD_MODEL (a JSON file that is not a slice).
+ *         BAD_MODEL (a JSON file that is not a slice); OUT_OF_MEMORY (also: its weights, with those
+ *         loaded before, go beyond memory_budget_bytes). The session keeps its slice then.
  * Cost: may load layers that no session has used yet, from storage.
  */
 NESTLING_API nestling_status nestling_session_set_slice(nestling_session* session,

@@ -207,6 +207,11 @@ class Engine {
     Check(nestling_engine_get_choice(get(), &choice));
     return choice;
   }
+  nestling_engine_residency Residency() const {
+    auto residency = MakeStruct<nestling_engine_residency>();
+    Check(nestling_engine_get_residency(get(), &residency));
+    return residency;
+  }
   nestling_engine_memory Memory() const {
     auto memory = MakeStruct<nestling_engine_memory>();
     Check(nestling_engine_get_memory(get(), &memory));

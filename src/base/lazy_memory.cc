@@ -2,8 +2,11 @@
 #include "base/lazy_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <utility>
+
+#include "base/math.h"
 
 namespace nestling {
 
@@ -31,8 +34,10 @@ LazyMemory::~LazyMemory() {
   if (data_ != nullptr) munmap(data_, size_);
 }
 
-void LazyMemory::Release() {
-  if (data_ != nullptr) madvise(data_, size_, MADV_DONTNEED);
+void LazyMemory::Release(size_t begin) {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t first = RoundUp(begin, page);
+  if (first < size_) madvise(data_ + first, size_ - first, MADV_DONTNEED);
 }
 
 }  // namespace nestling

@@ -21,8 +21,8 @@ class LazyMemory {
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
-  // Gives the pages back; the contents are zero again.
-  void Release();
+  // Gives back the pages that lie wholly in [begin, size()); their contents are zero again.
+  void Release(size_t begin = 0);
 
  private:
   std::byte* data_ = nullptr;

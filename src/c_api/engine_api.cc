@@ -8,6 +8,7 @@
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
 #include "c_api/handles.h"
+#include "runtime/memory_budget.h"
 #include "runtime/slice_choice.h"
 #include "text/chat_template.h"
 #include "text/utf8.h"
@@ -200,7 +201,47 @@ nestling_status nestling_engine_get_memory(const nestling_engine* engine,
     filled.vision_bytes = memory.vision;
     filled.audio_bytes = memory.audio;
     filled.soft_token_cache_bytes = memory.media_cache;
+    filled.kv_bytes = memory.kv_cache;
+    filled.text_parameters = memory.effective_parameters;
+    filled.embedding_parameters = memory.embedding_parameters;
+    filled.ple_parameters = memory.ple_parameters;
+    filled.vision_parameters = memory.vision_parameters;
+    filled.audio_parameters = memory.audio_parameters;
+    const nestling::MemoryBudget& budget = engine->engine->budget();
+    filled.budget_bytes = budget.limit_bytes();
+    filled.budgeted_bytes = budget.used_bytes();
+    const nestling::MemoryBudget::Counters counters = budget.counters();
+    const auto step = [&counters](nestling::ReclaimStep which, uint64_t* times, uint64_t* bytes) {
+      *times = counters.times[static_cast<size_t>(which)];
+      *bytes = counters.bytes[static_cast<size_t>(which)];
+    };
+    step(nestling::ReclaimStep::kPleCache, &filled.ple_cache_shrinks,
+         &filled.ple_cache_shrunk_bytes);
+    step(nestling::ReclaimStep::kTowers, &filled.tower_drops, &filled.tower_dropped_bytes);
+    step(nestling::ReclaimStep::kChunk, &filled.chunk_reductions, &filled.chunk_reduced_bytes);
     return nestling::WriteStruct(filled, "out_memory", out_memory);
+  });
+}
+
+nestling_status nestling_engine_get_residency(const nestling_engine* engine,
+                                              nestling_engine_residency* out_residency) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    RETURN_IF_ERROR(nestling::CheckOutStruct("out_residency", out_residency));
+    const auto resident = engine->engine->ResidentByGroup();
+    const auto of = [&resident](nestling::MemoryGroup group) {
+      return resident[static_cast<size_t>(group)];
+    };
+    nestling_engine_residency filled{};
+    filled.text_weight_bytes = of(nestling::MemoryGroup::kTextWeights);
+    filled.embedding_bytes = of(nestling::MemoryGroup::kEmbedding);
+    filled.packed_weight_bytes = of(nestling::MemoryGroup::kPackedWeights);
+    filled.ple_table_bytes = of(nestling::MemoryGroup::kPleTable);
+    filled.ple_cache_bytes = of(nestling::MemoryGroup::kPleCache);
+    filled.kv_bytes = of(nestling::MemoryGroup::kKv);
+    filled.scratch_bytes = of(nestling::MemoryGroup::kScratch);
+    filled.logits_bytes = of(nestling::MemoryGroup::kLogits);
+    return nestling::WriteStruct(filled, "out_residency", out_residency);
   });
 }
 

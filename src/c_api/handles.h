@@ -30,7 +30,6 @@ struct nestling_session {
   std::unique_ptr<nestling::Session> session;
   nestling::Conversation conversation;
   nestling_kv_type kv_type = NESTLING_KV_AUTO;  // in use
-  uint32_t chunk_tokens = 0;                    // in use
   double first_token_seconds = 0;               // of the last generate
 
   std::mutex in_use;                    // held by the call that runs

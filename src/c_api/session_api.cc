@@ -339,8 +339,6 @@ nestling_status nestling_session_create(nestling_engine* engine,
                      nestling::Session::Create(*engine->engine, read));
     auto handle = std::make_unique<nestling_session>(engine->engine, std::move(session));
     handle->kv_type = nestling::ToC(engine->engine->ResolveKvType(read.kv));
-    handle->chunk_tokens =
-        read.chunk_tokens != 0 ? read.chunk_tokens : engine->engine->chunk_tokens();
     *out_session = handle.release();
     return OkStatus();
   });
@@ -367,7 +365,7 @@ nestling_status nestling_session_get_info(const nestling_session* session,
   return GuardSession(session, Inside::kAllowed, [&](nestling_session& handle) {
     nestling_session_info info{};
     info.context_tokens = handle.session->context_tokens();
-    info.chunk_tokens = handle.chunk_tokens;
+    info.chunk_tokens = handle.session->chunk_tokens();
     info.kv_type = handle.kv_type;
     info.num_tokens = handle.session->num_tokens() +
                       static_cast<uint32_t>(handle.conversation.num_pending_tokens());

@@ -28,6 +28,7 @@ void AddPackCommand(CLI::App& app, Work& work);
 void AddSynthCommand(CLI::App& app, Work& work);
 void AddInspectCommand(CLI::App& app, Work& work);
 void AddVerifyCommand(CLI::App& app, Work& work);
+void AddMemoryCommand(CLI::App& app, Work& work);
 void AddBenchCommand(CLI::App& app, Work& work);
 void AddEvalCommand(CLI::App& app, Work& work);
 void AddEncodeCommand(CLI::App& app, Work& work);

@@ -38,6 +38,7 @@ int Main(int argc, char** argv) {
   AddSynthCommand(app, work);
   AddInspectCommand(app, work);
   AddVerifyCommand(app, work);
+  AddMemoryCommand(app, work);
   AddBenchCommand(app, work);
   AddEvalCommand(app, work);
   AddEncodeCommand(app, work);

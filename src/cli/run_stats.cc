@@ -26,6 +26,17 @@ void AddTower(const Engine& engine, nestling_tower tower, const std::string& nam
   (*json)[name + "_weight_bytes"] = info.weight_bytes;
 }
 
+nlohmann::ordered_json ResidentJson(const nestling_engine_residency& residency) {
+  return {{"text_weight_bytes", residency.text_weight_bytes},
+          {"embedding_bytes", residency.embedding_bytes},
+          {"packed_weight_bytes", residency.packed_weight_bytes},
+          {"ple_table_bytes", residency.ple_table_bytes},
+          {"ple_cache_bytes", residency.ple_cache_bytes},
+          {"kv_bytes", residency.kv_bytes},
+          {"scratch_bytes", residency.scratch_bytes},
+          {"logits_bytes", residency.logits_bytes}};
+}
+
 }  // namespace
 
 nestling_generate_result StreamReply(const RunOptions& options, const Engine& engine,
@@ -53,6 +64,7 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
   const nestling_engine_memory memory = engine.Memory();
   const nestling_process_memory process = ProcessMemory();
   const nestling_soft_token_cache_info cache = engine.SoftTokenCacheInfo();
+  const nlohmann::ordered_json resident = ResidentJson(engine.Residency());
   nlohmann::ordered_json json = {
       {"stop_reason", nestling_stop_reason_name(last.stop_reason)},
       {"generated_tokens", last.num_tokens},
@@ -81,6 +93,11 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
       {"ple_wait_seconds", counters.ple_wait_seconds},
       {"ple_cache_bytes", memory.ple_cache_bytes},
       {"ple_resident_bytes", memory.ple_resident_bytes},
+      {"text_parameters", memory.text_parameters},
+      {"embedding_parameters", memory.embedding_parameters},
+      {"ple_parameters", memory.ple_parameters},
+      {"vision_parameters", memory.vision_parameters},
+      {"audio_parameters", memory.audio_parameters},
       {"loaded_parameters", memory.loaded_parameters},
       {"mapped_bytes", memory.mapped_bytes},
       {"packed_weight_bytes", memory.packed_weight_bytes},
@@ -90,6 +107,15 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
       {"soft_token_cache_bytes", cache.used_bytes},
       {"soft_token_cache_hits", cache.hits},
       {"soft_token_cache_misses", cache.misses},
+      {"all_kv_bytes", memory.kv_bytes},
+      {"vision_bytes", memory.vision_bytes},
+      {"audio_bytes", memory.audio_bytes},
+      {"budget_bytes", memory.budget_bytes},
+      {"budgeted_bytes", memory.budgeted_bytes},
+      {"ple_cache_shrinks", memory.ple_cache_shrinks},
+      {"tower_drops", memory.tower_drops},
+      {"chunk_reductions", memory.chunk_reductions},
+      {"resident", resident},
       {"resident_bytes", process.resident_bytes},
       {"peak_resident_bytes", process.peak_resident_bytes},
       {"anonymous_bytes", process.anonymous_bytes},

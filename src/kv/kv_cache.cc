@@ -137,6 +137,14 @@ void KvCache::Release() {
   }
 }
 
+void KvCache::VisitMemory(FunctionRef<void(std::span<const std::byte>)> visit) const {
+  for (const LayerStore& store : owners_) {
+    for (const LazyMemory* memory : {&store.k, &store.v, &store.k_scales, &store.v_scales}) {
+      visit({memory->data(), memory->size()});
+    }
+  }
+}
+
 uint64_t KvCache::capacity_bytes() const {
   uint64_t bytes = 0;
   for (const LayerStore& store : owners_) {

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/lazy_memory.h"
 #include "base/status.h"
 #include "container/header_fields.h"
@@ -44,6 +46,9 @@ class KvCache {
 
   // Gives pages back to the system; contents are lost.
   void Release();
+
+  // Calls visit(memory) for each part of it.
+  void VisitMemory(FunctionRef<void(std::span<const std::byte>)> visit) const;
 
   kernels::KvType type() const { return type_; }
   // Address space at full context; pages take memory as positions are written.

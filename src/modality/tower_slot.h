@@ -86,10 +86,20 @@ class TowerSlot {
 
   // Lets the tower go; false if there was none. Its memory is free when its last user is done.
   bool Unload() {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return state_ != TowerState::kLoading; });
+    }
     return UnloadIf([](const Lease&) { return true; });
   }
 
-  // The same unless it is in use, or was used after `since`.
+  bool IsIdle() const {
+    const std::lock_guard lock(mutex_);
+    return state_ == TowerState::kReady && tower_.use_count() == 1;
+  }
+
+  // The same unless it is in use, being loaded, or was used after `since`; does not wait: a load
+  // may want the memory of another tower.
   bool UnloadIfIdle(Clock::time_point since = Clock::time_point::max()) {
     return UnloadIf(
         [&](const Lease& tower) { return tower.use_count() == 1 && last_use_ <= since; });
@@ -157,8 +167,7 @@ class TowerSlot {
   bool UnloadIf(const Condition& condition) {
     Lease gone;
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return state_ != TowerState::kLoading; });
+      const std::lock_guard lock(mutex_);
       if (state_ != TowerState::kReady || !condition(tower_)) return false;
       gone = std::move(tower_);
       tower_ = nullptr;

@@ -318,10 +318,17 @@ uint64_t Towers::UnloadIdle() {
   uint64_t freed = 0;
   for (const TowerKind kind : {TowerKind::kVision, TowerKind::kAudio}) {
     const uint64_t bytes = Info(kind).weight_bytes;
-    const bool gone = kind == TowerKind::kVision ? vision_.UnloadIfIdle() : audio_.UnloadIfIdle();
-    if (gone) freed += bytes;
+    if (UnloadIfIdle(kind)) freed += bytes;
   }
   return freed;
+}
+
+bool Towers::IsIdle(TowerKind kind) const {
+  return kind == TowerKind::kVision ? vision_.IsIdle() : audio_.IsIdle();
+}
+
+bool Towers::UnloadIfIdle(TowerKind kind) {
+  return kind == TowerKind::kVision ? vision_.UnloadIfIdle() : audio_.UnloadIfIdle();
 }
 
 TowerInfo Towers::Info(TowerKind kind) const {

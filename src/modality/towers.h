@@ -115,6 +115,10 @@ class Towers {
   // Lets go of the towers that nobody uses now, for a process that is short of memory. Returns
   // the bytes of weights that are free afterwards.
   uint64_t UnloadIdle();
+  // Whether a tower is ready and nobody uses it now; and lets it go if so. Neither waits for one
+  // that is being loaded.
+  bool IsIdle(TowerKind kind) const;
+  bool UnloadIfIdle(TowerKind kind);
   TowerInfo Info(TowerKind kind) const;
 
   MediaCacheCounters cache_counters() const { return cache_.counters(); }

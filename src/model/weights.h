@@ -63,6 +63,10 @@ class ModelWeights {
   // another file that begins elsewhere (then 4-byte aligned).
   Result<std::span<const float>> GetVector(std::string_view name) const;
 
+  // The mapped sections.
+  std::span<const std::byte> text() const { return text_.bytes(); }
+  std::span<const std::byte> embed() const { return embed_.bytes(); }
+
   // Lets go of the resident pages of a matrix of this model, after it was packed elsewhere. It
   // stays usable: touching it reads the file again.
   void ReleasePages(const Matrix& matrix) const;

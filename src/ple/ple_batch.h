@@ -38,6 +38,8 @@ class PleBatch {
   // Waits, and gives the memory of a large batch back.
   void Trim();
 
+  std::span<const std::byte> memory() const { return {memory_.data(), memory_.size()}; }
+
   const PleCounters& counters() const { return counters_; }
 
  private:

@@ -31,6 +31,9 @@ enum class PleMode {
 // points, and most of what misses is in the page cache, which costs 2 us more than a hit.
 inline constexpr uint64_t kDefaultPleCacheBytes = 16 << 20;
 
+// A size below any row's.
+inline constexpr uint64_t kNoPleCache = 1;
+
 struct PleOptions {
   PleMode mode = PleMode::kStream;
   uint64_t cache_bytes = 0;       // 0: the default
@@ -68,6 +71,11 @@ class PleStore {
   uint64_t cache_bytes() const { return cache_ != nullptr ? cache_->capacity_bytes() : 0; }
   uint64_t resident_bytes() const { return resident_.size(); }
   uint64_t mapped_bytes() const { return mapped_.bytes().size(); }
+  // The whole table of kResident and kMmap, else empty.
+  std::span<const std::byte> table_memory() const {
+    return mode_ == PleMode::kMmap ? mapped_.bytes()
+                                   : std::span<const std::byte>(resident_.data(), resident_.size());
+  }
 
   // A reader for one batch. There are as many as batches that were ever read at once.
   Result<std::unique_ptr<RowReader>> TakeReader();

@@ -10,6 +10,9 @@ namespace {
 
 constexpr uint8_t kMaxUses = 3;
 
+// What is fresh may take a tenth.
+size_t MaxFresh(size_t slots) { return std::max<size_t>(1, slots / 10); }
+
 void CopyParts(const PleSelection& selection, const std::byte* from, std::byte* to) {
   for (const ByteRange& part : selection.parts) {
     std::memcpy(to + part.begin, from + part.begin, part.end - part.begin);
@@ -18,18 +21,20 @@ void CopyParts(const PleSelection& selection, const std::byte* from, std::byte* 
 
 }  // namespace
 
+uint64_t RowCache::NumSlots(uint64_t budget_bytes, size_t row_bytes, uint64_t num_rows) {
+  const uint64_t slots = budget_bytes / (row_bytes + kSlotListBytes);
+  return std::min<uint64_t>({slots, num_rows, uint64_t{1} << 30});
+}
+
 Result<std::unique_ptr<RowCache>> RowCache::Create(uint64_t budget_bytes, size_t row_bytes,
                                                    uint64_t num_rows) {
   std::unique_ptr<RowCache> cache(new RowCache);
-  // Each slot has two nodes (its own and a ghost's), two to four buckets and a free-list entry.
-  constexpr uint64_t kOverhead = 2 * sizeof(Node) + 5 * sizeof(uint32_t);
-  uint64_t slots = budget_bytes / (row_bytes + kOverhead);
-  slots = std::min<uint64_t>({slots, num_rows, uint64_t{1} << 30});
+  const uint64_t slots = NumSlots(budget_bytes, row_bytes, num_rows);
   cache->row_bytes_ = row_bytes;
   cache->num_slots_ = static_cast<size_t>(slots);
-  cache->max_fresh_ = std::max<size_t>(1, cache->num_slots_ / 10);
+  cache->allowed_slots_ = cache->num_slots_;
+  cache->max_fresh_ = MaxFresh(cache->num_slots_);
   if (slots == 0) return cache;
-  cache->capacity_bytes_ = slots * (row_bytes + kOverhead);
   ASSIGN_OR_RETURN(cache->rows_, LazyMemory::Create(cache->num_slots_ * row_bytes));
   cache->buckets_.assign(std::bit_ceil(2 * cache->num_slots_), kNone);
   cache->nodes_.resize(2 * cache->num_slots_);
@@ -59,6 +64,7 @@ bool RowCache::Lookup(uint32_t row, const PleSelection& selection, std::byte* ou
 void RowCache::Insert(uint32_t row, const PleSelection& selection, const std::byte* data) {
   if (num_slots_ == 0) return;
   const std::lock_guard lock(mutex_);
+  if (allowed_slots_ == 0) return;
   uint32_t index = Find(row);
   QueueName queue = kFresh;
   if (index != kNone && nodes_[index].queue != kGhosts) {
@@ -80,6 +86,47 @@ void RowCache::Insert(uint32_t row, const PleSelection& selection, const std::by
   node.layers = selection.layers;
   CopyParts(selection, data, Slot(node));
   Push(queue, index);
+}
+
+void RowCache::Resize(uint64_t budget_bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t for_rows = budget_bytes - std::min(budget_bytes, list_bytes());
+  const auto slots = static_cast<size_t>(std::min<uint64_t>(for_rows / row_bytes_, num_slots_));
+  if (slots < allowed_slots_) Shrink(slots);
+  for (size_t slot = slots; slot-- > allowed_slots_;) {
+    free_slots_.push_back(static_cast<uint32_t>(slot));
+  }
+  allowed_slots_ = slots;
+  max_fresh_ = MaxFresh(slots);
+}
+
+void RowCache::Shrink(size_t slots) {
+  max_fresh_ = MaxFresh(slots);
+  while (queues_[kFresh].size + queues_[kProven].size > slots) Evict();
+  while (queues_[kGhosts].size > slots) Forget(queues_[kGhosts].oldest);
+  std::erase_if(free_slots_, [slots](uint32_t slot) { return slot >= slots; });
+  // Rows behind the new end move to free slots before it, of which there are enough.
+  for (const QueueName queue : {kFresh, kProven}) {
+    for (uint32_t index = queues_[queue].newest; index != kNone; index = nodes_[index].older) {
+      Node& node = nodes_[index];
+      if (node.slot < slots) continue;
+      const std::byte* from = Slot(node);
+      node.slot = free_slots_.back();
+      free_slots_.pop_back();
+      std::memcpy(Slot(node), from, row_bytes_);
+    }
+  }
+  rows_.Release(slots * row_bytes_);
+}
+
+uint64_t RowCache::capacity_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return list_bytes() + allowed_slots_ * row_bytes_;
+}
+
+size_t RowCache::capacity_rows() const {
+  const std::lock_guard lock(mutex_);
+  return allowed_slots_;
 }
 
 size_t RowCache::num_rows() const {
@@ -159,6 +206,7 @@ void RowCache::Evict() {
     if (fresh) {
       Unlink(index);
       Push(kGhosts, index);
+      if (queues_[kGhosts].size > allowed_slots_) Forget(queues_[kGhosts].oldest);
     } else {
       Forget(index);
     }

@@ -27,6 +27,11 @@ class RowCache {
   static Result<std::unique_ptr<RowCache>> Create(uint64_t budget_bytes, size_t row_bytes,
                                                   uint64_t num_rows);
 
+  // capacity_bytes() of what Create would make.
+  static uint64_t CapacityBytes(uint64_t budget_bytes, size_t row_bytes, uint64_t num_rows) {
+    return NumSlots(budget_bytes, row_bytes, num_rows) * (row_bytes + kSlotListBytes);
+  }
+
   // Copies the parts of a row that `selection` names to their places in `out` [row_bytes]. False
   // if they are not all here.
   bool Lookup(uint32_t row, const PleSelection& selection, std::byte* out);
@@ -34,11 +39,19 @@ class RowCache {
   // Keeps those parts of `data` [row_bytes], at the cost of other rows.
   void Insert(uint32_t row, const PleSelection& selection, const std::byte* data);
 
-  // Most that it will ever take.
-  uint64_t capacity_bytes() const { return capacity_bytes_; }
+  // Takes at most `budget_bytes` from now on, and no more than it was created for. Rows that must
+  // go are those that would be evicted next; their memory goes back to the system. The lists about
+  // rows keep their size: a budget below theirs leaves a cache that is always empty.
+  void Resize(uint64_t budget_bytes);
+
+  // Most that it takes, rows and lists; and the lists alone.
+  uint64_t capacity_bytes() const;
+  uint64_t list_bytes() const { return num_slots_ * kSlotListBytes; }
   // Rows that fit, and rows that are here.
-  size_t capacity_rows() const { return num_slots_; }
+  size_t capacity_rows() const;
   size_t num_rows() const;
+  // Of the rows; pages that no row has used yet are not resident.
+  std::span<const std::byte> memory() const { return {rows_.data(), rows_.size()}; }
   uint64_t evictions() const;
 
  private:
@@ -60,7 +73,11 @@ class RowCache {
     size_t size = 0;
   };
 
+  // Each slot has two nodes (its own and a ghost's), two to four buckets and a free-list entry.
+  static constexpr uint64_t kSlotListBytes = 2 * sizeof(Node) + 5 * sizeof(uint32_t);
+
   RowCache() = default;
+  static uint64_t NumSlots(uint64_t budget_bytes, size_t row_bytes, uint64_t num_rows);
 
   size_t Bucket(uint32_t row) const;
   uint32_t Find(uint32_t row) const;
@@ -73,12 +90,15 @@ class RowCache {
   // Makes a slot free.
   void Evict();
 
+  // Empties the slots from `slots` on.
+  void Shrink(size_t slots);
+
   size_t row_bytes_ = 0;
-  size_t num_slots_ = 0;
-  size_t max_fresh_ = 0;
-  uint64_t capacity_bytes_ = 0;
+  size_t num_slots_ = 0;  // at creation
 
   mutable std::mutex mutex_;
+  size_t allowed_slots_ = 0;  // those before it are used
+  size_t max_fresh_ = 0;
   LazyMemory rows_;                // [num_slots, row_bytes]
   std::vector<uint32_t> buckets_;  // first node of each; the size is a power of two
   std::vector<Node> nodes_;        // [2 * num_slots]

@@ -54,8 +54,8 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
   const TextConfig& config = decoder->config_;
   decoder->chunk_tokens_ = chunk_tokens;
   ASSIGN_OR_RETURN(decoder->kv_, KvCache::Create(config, context_tokens, chunk_tokens, kv_type));
-  ASSIGN_OR_RETURN(decoder->logits_,
-                   AlignedBuffer<float>::Create(kLogitsRows * size_t{config.vocab_size}));
+  // Decode writes the first row only, and no other takes memory then.
+  ASSIGN_OR_RETURN(decoder->logits_, LazyMemory::Create(LogitsBytes(config)));
   decoder->inverse_frequency_[static_cast<size_t>(LayerType::kSliding)] =
       InverseFrequency(config.rope_theta_sliding, config.head_dim);
   decoder->inverse_frequency_[static_cast<size_t>(LayerType::kFull)] =
@@ -73,8 +73,7 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
 }
 
 Result<Decoder::Plan> Decoder::MakePlan(const SliceConfig& slice) {
-  RETURN_IF_ERROR(ValidateSlice(config_, slice));
-  RETURN_IF_ERROR(blocks_.Load(slice));
+  RETURN_IF_ERROR(engine_.LoadSlice(slice));
   Plan plan{slice, {}, {}, WorkOfSlice(engine_.container(), slice)};
   std::vector<uint32_t> layers;
   size_t skipped = 0;
@@ -116,6 +115,14 @@ PleCounters Decoder::ple_counters() const {
   PleCounters sum;
   for (const std::unique_ptr<PleBatch>& batch : ple_) sum += batch->counters();
   return sum;
+}
+
+void Decoder::VisitMemory(VisitMemoryGroup visit) const {
+  kv_->VisitMemory([&](std::span<const std::byte> part) { visit(MemoryGroup::kKv, part); });
+  visit(MemoryGroup::kLogits, {logits_.data(), logits_.size()});
+  for (const std::unique_ptr<PleBatch>& batch : ple_) {
+    visit(MemoryGroup::kScratch, batch->memory());
+  }
 }
 
 Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens,
@@ -224,22 +231,22 @@ Status Decoder::Merge(Pass& pass) {
 
 Status Decoder::EmitLogits(Pass& pass, size_t first_index, LogitsSink sink) {
   const size_t hidden = config_.hidden_size, vocab = config_.vocab_size;
+  auto* const logits = reinterpret_cast<float*>(logits_.data());
   for (size_t t = 0; t < pass.rows; t += kLogitsRows) {
     const size_t rows = std::min(kLogitsRows, pass.rows - t);
     const float* inputs[] = {pass.s.u + t * hidden};
-    float* outputs[] = {logits_.data()};
+    float* outputs[] = {logits};
     RETURN_IF_ERROR(blocks_.lm_head().Run(rows, inputs, outputs, pass.s.linear));
     if (config_.final_logit_softcap > 0) {
       constexpr size_t kPart = 16384;  // logits of one task
       engine_.pool().ParallelFor(DivUp(rows * vocab, kPart), [&](size_t part) {
         const size_t begin = part * kPart;
-        kernels::SoftCap(logits_.data() + begin, std::min(kPart, rows * vocab - begin),
+        kernels::SoftCap(logits + begin, std::min(kPart, rows * vocab - begin),
                          config_.final_logit_softcap);
       });
     }
     for (size_t r = 0; r < rows; ++r) {
-      RETURN_IF_ERROR(
-          sink(first_index + t + r, std::span<const float>(logits_.data() + r * vocab, vocab)));
+      RETURN_IF_ERROR(sink(first_index + t + r, std::span<const float>(logits + r * vocab, vocab)));
     }
   }
   return OkStatus();

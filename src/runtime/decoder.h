@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "base/aligned_buffer.h"
 #include "base/function_ref.h"
+#include "base/lazy_memory.h"
 #include "base/status.h"
 #include "kv/kv_cache.h"
 #include "ple/ple_batch.h"
@@ -76,12 +76,14 @@ class Decoder {
   Status SetSlice(const SliceConfig& slice);
   const SliceConfig& slice() const { return plan_.slice; }
 
-  // Bytes of the logits of one session and its decoder.
+  // Bytes of the logits of one LM head call.
   static uint64_t LogitsBytes(const TextConfig& config) {
-    return (kLogitsRows + 1) * uint64_t{config.vocab_size} * sizeof(float);
+    return kLogitsRows * uint64_t{config.vocab_size} * sizeof(float);
   }
 
   KvCache& kv() { return *kv_; }
+  // Calls visit(group, memory) for what only this decoder uses.
+  void VisitMemory(VisitMemoryGroup visit) const;
   uint32_t chunk_tokens() const { return chunk_tokens_; }
 
  private:
@@ -133,7 +135,7 @@ class Decoder {
   size_t replace_ple_ = 0;                   // whose rows are needed no more
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
   std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
-  AlignedBuffer<float> logits_;              // [rows of one LM head call, vocab]
+  LazyMemory logits_;                        // [rows of one LM head call, vocab]
 };
 
 // However a call ends, nothing is being read for it afterwards.

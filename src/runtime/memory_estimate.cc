@@ -22,6 +22,10 @@ constexpr uint64_t kPackedBytesPerOutput = 12;
 constexpr uint64_t kPackedArenaSlack = 1 << 20;
 // Code pages, threads' stacks, XNNPACK's operators, the header's tensor list.
 constexpr uint64_t kProcessBytes = 12 << 20;
+// Activations of an image in f32 (measured: 93 MB), and of 30 s of sound.
+constexpr uint64_t kTowerActivationBytes = 128 << 20;
+// A fault maps what the page cache has of this much around it.
+constexpr uint64_t kFaultAround = 64 << 10;
 // Heap of a SentencePiece model, relative to its file: 33 MB for 262,144 pieces of 5.2 MB.
 constexpr uint64_t kTokenizerFactor = 7;
 
@@ -37,26 +41,31 @@ int LayerOf(std::string_view name, std::string_view* tensor) {
   return layer;
 }
 
-// Calls visit(packed, bytes, outputs) for the part of each tensor that a slice reads; `packed`: as
-// a copy in XNNPACK's layout.
+// A tensor of which `bytes` are used.
+struct UsedTensor {
+  bool packed;  // as a copy in XNNPACK's layout
+  bool whole;
+  SectionKind section;
+  uint64_t bytes;
+  uint64_t outputs;
+};
+
+// Calls visit(UsedTensor) for each tensor that layers of these widths read.
 template <typename Visit>
-void ForUsedTensors(const ContainerReader& container, const SliceConfig& slice,
+void ForUsedTensors(const ContainerReader& container, std::span<const uint32_t> widths,
                     const Visit& visit) {
   const TextConfig& config = container.header().text;
-  std::vector<uint32_t> width(config.num_layers());  // by layer of the whole model, 0: skipped
-  for (uint32_t layer = 0, kept = 0; layer < config.num_layers(); ++layer) {
-    const auto& skipped = slice.skip_layers;
-    if (std::find(skipped.begin(), skipped.end(), layer) != skipped.end()) continue;
-    width[layer] = slice.ffn[kept++];
-  }
-  const size_t num_kept = slice.ffn.size();
+  const auto num_kept = static_cast<uint64_t>(
+      std::count_if(widths.begin(), widths.end(), [](uint32_t width) { return width != 0; }));
   for (const TensorSpec& spec : TextTensors(config)) {
     const TensorInfo* info = container.FindTensor(spec.name);
     if (info == nullptr || spec.section == SectionKind::kPle) continue;
     // Small tensors of f32 (norms, routers) are read in place, like tiles.
     const bool packed = !spec.keep_f32 && info->layout != Layout::kTiled;
-    const auto use = [&](uint64_t bytes, uint64_t outputs) { visit(packed, bytes, outputs); };
     const uint64_t bytes = info->bytes + info->scales_bytes;
+    const auto use = [&](uint64_t used_bytes, uint64_t outputs) {
+      visit(UsedTensor{packed, used_bytes == bytes, spec.section, used_bytes, outputs});
+    };
     const uint64_t outputs = info->shape[0];
     std::string_view rest;
     const int layer = LayerOf(spec.name, &rest);
@@ -64,7 +73,7 @@ void ForUsedTensors(const ContainerReader& container, const SliceConfig& slice,
       use(bytes / config.num_layers() * num_kept, outputs / config.num_layers() * num_kept);
     } else if (layer < 0 || static_cast<uint32_t>(layer) >= config.num_layers()) {
       use(bytes, outputs);
-    } else if (const uint64_t used = width[static_cast<size_t>(layer)]; used == 0) {
+    } else if (const uint64_t used = widths[static_cast<size_t>(layer)]; used == 0) {
       continue;
     } else if (rest.starts_with(".mlp.")) {
       const uint64_t whole = config.layers[static_cast<size_t>(layer)].ffn_width();
@@ -84,6 +93,56 @@ uint64_t SectionBytes(const ContainerReader& container, SectionKind kind) {
 
 }  // namespace
 
+std::vector<uint32_t> SliceWidths(const TextConfig& config, const SliceConfig& slice) {
+  std::vector<uint32_t> widths(config.num_layers());
+  for (uint32_t layer = 0, kept = 0; layer < config.num_layers(); ++layer) {
+    const auto& skipped = slice.skip_layers;
+    if (std::find(skipped.begin(), skipped.end(), layer) != skipped.end()) continue;
+    widths[layer] = slice.ffn[kept++];
+  }
+  return widths;
+}
+
+WeightBytes LoadedWeightBytes(const ContainerReader& container, std::span<const uint32_t> widths) {
+  WeightBytes sum;
+  uint64_t packing = 0;
+  ForUsedTensors(container, widths, [&](const UsedTensor& tensor) {
+    if (tensor.packed) {
+      sum.packed += RoundUp(tensor.bytes + tensor.outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
+      // Until a block is packed, the canonical pages of its one or two matrices are there too, or
+      // those of a transposed one and a copy.
+      packing = std::max(packing,
+                         tensor.section == SectionKind::kEmbed ? tensor.bytes : 2 * tensor.bytes);
+    } else {
+      sum.mapped += tensor.bytes + (tensor.whole ? 0 : kFaultAround);
+    }
+  });
+  if (sum.packed != 0) sum.packed += kPackedArenaSlack;
+  sum.mapped += packing;
+  return sum;
+}
+
+uint64_t TowerBytes(const ContainerReader& container, SectionKind section) {
+  // Weights in int8 stay so; all others become f32. Layouts pad a little.
+  uint64_t weights = 0, largest = 0;
+  for (const TensorInfo& tensor : container.tensors()) {
+    if (tensor.section != section) continue;
+    uint64_t elements = 1;
+    for (const uint64_t size : tensor.shape) elements *= size;
+    const uint64_t bytes = tensor.dtype == DType::kQ8C ? tensor.bytes + tensor.scales_bytes +
+                                                             tensor.shape[0] * kPackedBytesPerOutput
+                                                       : elements * sizeof(float);
+    weights += bytes;
+    largest = std::max(largest, bytes);
+  }
+  return weights == 0 ? 0 : weights + weights / 20 + 2 * largest + kTowerActivationBytes;
+}
+
+uint64_t PleRowBytes(const ContainerReader& container) {
+  const TensorInfo* ple = container.FindTensor(names::kPleTable);
+  return ple != nullptr ? (ple->bytes + ple->scales_bytes) / ple->shape[0] : 0;
+}
+
 Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const SliceConfig& slice,
                                       const MemoryQuery& query) {
   const HeaderFields& header = container.header();
@@ -93,36 +152,30 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
   ASSIGN_OR_RETURN(const uint32_t context, ResolveContextTokens(config, query.context_tokens));
 
   MemoryEstimate estimate;
-  ForUsedTensors(container, slice, [&](bool packed, uint64_t bytes, uint64_t outputs) {
-    if (packed) {
-      estimate.packed_weights += RoundUp(bytes + outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
-    } else {
-      estimate.mapped_weights += bytes;
-    }
-  });
-  if (estimate.packed_weights != 0) estimate.packed_weights += kPackedArenaSlack;
+  const WeightBytes weights = LoadedWeightBytes(container, SliceWidths(config, slice));
+  estimate.mapped_weights = weights.mapped;
+  estimate.packed_weights = weights.packed;
 
-  // Address space only: both say their size without touching it.
+  // Address space only: it says its size without touching it.
   ASSIGN_OR_RETURN(const auto kv,
                    KvCache::Create(config, context, chunk, ResolveKvType(container, query.kv)));
   estimate.kv_cache = kv->capacity_bytes();
-  ASSIGN_OR_RETURN(const auto scratch, Scratch::Create(config, chunk));
-  const TensorInfo* ple = container.FindTensor(names::kPleTable);
-  const uint64_t ple_row = ple != nullptr ? (ple->bytes + ple->scales_bytes) / ple->shape[0] : 0;
-  estimate.scratch = scratch->capacity_bytes() + Decoder::LogitsBytes(config) + 2 * chunk * ple_row;
+  estimate.scratch =
+      ScratchPool::CallBytes(config, chunk, PleRowBytes(container)) + Session::FixedBytes(config);
 
   switch (query.ple_mode) {
     case PleMode::kStream:
-      estimate.ple = query.ple_cache_bytes != 0 ? query.ple_cache_bytes : kDefaultPleCacheBytes;
-      estimate.ple = std::min(estimate.ple, SectionBytes(container, SectionKind::kPle));
+      estimate.ple = RowCache::CapacityBytes(
+          query.ple_cache_bytes != 0 ? query.ple_cache_bytes : kDefaultPleCacheBytes,
+          PleRowBytes(container), config.ple_vocab_size);
       break;
     case PleMode::kResident:
     case PleMode::kMmap:  // as much as is touched, in the end all of it
       estimate.ple = SectionBytes(container, SectionKind::kPle);
       break;
   }
-  if (query.vision) estimate.vision = SectionBytes(container, SectionKind::kVision);
-  if (query.audio) estimate.audio = SectionBytes(container, SectionKind::kAudio);
+  if (query.vision) estimate.vision = TowerBytes(container, SectionKind::kVision);
+  if (query.audio) estimate.audio = TowerBytes(container, SectionKind::kAudio);
   estimate.other =
       kProcessBytes + kTokenizerFactor * SectionBytes(container, SectionKind::kTokenizer);
   return estimate;
@@ -130,7 +183,8 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
 
 uint64_t WeightBytesPerToken(const ContainerReader& container, const SliceConfig& slice) {
   uint64_t sum = 0;
-  ForUsedTensors(container, slice, [&sum](bool, uint64_t bytes, uint64_t) { sum += bytes; });
+  ForUsedTensors(container, SliceWidths(container.header().text, slice),
+                 [&sum](const UsedTensor& tensor) { sum += tensor.bytes; });
   return sum;
 }
 

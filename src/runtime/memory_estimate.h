@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "base/status.h"
 #include "container/reader.h"
@@ -36,6 +38,23 @@ struct MemoryEstimate {
     return mapped_weights + packed_weights + kv_cache + scratch + ple + vision + audio + other;
   }
 };
+
+// Bytes of one token's row of the PLE table.
+uint64_t PleRowBytes(const ContainerReader& container);
+
+// Most that a tower takes: its weights as it computes with them, activations, and what making it
+// takes for a while.
+uint64_t TowerBytes(const ContainerReader& container, SectionKind section);
+
+// What weights take, by the neurons that are loaded of each layer of the whole model (0: the layer
+// is not).
+struct WeightBytes {
+  uint64_t mapped = 0;
+  uint64_t packed = 0;
+};
+WeightBytes LoadedWeightBytes(const ContainerReader& container, std::span<const uint32_t> widths);
+// Those numbers for a slice that the model can run.
+std::vector<uint32_t> SliceWidths(const TextConfig& config, const SliceConfig& slice);
 
 // Reads the header only. kInvalidArgument for a slice that the model cannot run, a context or a
 // chunk out of range.

@@ -14,11 +14,12 @@ constexpr size_t kAlignment = 64;
 // XNNPACK may read past the end of an input (XNN_EXTRA_BYTES).
 constexpr size_t kSlackBytes = 128;
 
+size_t PartBytes(size_t bytes) { return RoundUp(bytes + kSlackBytes, kAlignment); }
+
 }  // namespace
 
-Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_t max_tokens) {
-  std::unique_ptr<Scratch> scratch(new Scratch);
-  const size_t hidden = config.hidden_size, tokens = max_tokens;
+std::vector<Scratch::Part> Scratch::Plan(const TextConfig& config, size_t tokens) {
+  const size_t hidden = config.hidden_size;
   const size_t q_width = size_t{config.num_heads} * config.head_dim;
   const size_t kv_width = size_t{config.num_kv_heads} * config.head_dim;
   size_t ffn = 0;
@@ -29,86 +30,194 @@ Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_
   const size_t attention_tasks =
       config.num_kv_heads * std::max(DivUp(tokens, tile), std::min(tokens, kExactTokens));
   // A task also gathers its query rows and scatters its outputs.
-  scratch->attention_scratch_floats =
+  attention_scratch_floats =
       RoundUp(kernels::AttentionScratchFloats(tile * group, config.head_dim) +
                   2 * tile * group * config.head_dim,
               kAlignment / sizeof(float));
-  scratch->max_tokens = max_tokens;
+  max_tokens = tokens;
 
-  struct Part {
-    float** pointer;
-    size_t floats;
-  };
   std::vector<Part> parts = {
-      {&scratch->embedding, tokens * hidden},
-      {&scratch->x, tokens * hidden},
-      {&scratch->q, tokens * q_width},
-      {&scratch->k, tokens * kv_width},
-      {&scratch->v, tokens * kv_width},
-      {&scratch->laurel, tokens * config.laurel_rank},
-      {&scratch->attention, tokens * q_width},
-      {&scratch->attention_out, tokens * hidden},
-      {&scratch->laurel_out, tokens * hidden},
-      {&scratch->u, tokens * hidden},
-      {&scratch->gate, tokens * ffn},
-      {&scratch->up, tokens * ffn},
-      {&scratch->ffn_out, tokens * hidden},
-      {&scratch->shell_out, tokens * hidden},
-      {&scratch->ple_input, tokens * hidden},
-      {&scratch->ple_gate, tokens * config.ple_dim},
-      {&scratch->ple_projection, tokens * config.ple_dim},
-      {&scratch->ple_row, tokens * config.ple_dim},
-      {&scratch->ple_out, tokens * hidden},
-      {&scratch->attention_scratch, attention_tasks * scratch->attention_scratch_floats},
+      {&embedding, tokens * hidden},
+      {&x, tokens * hidden},
+      {&q, tokens * q_width},
+      {&k, tokens * kv_width},
+      {&v, tokens * kv_width},
+      {&laurel, tokens * config.laurel_rank},
+      {&attention, tokens * q_width},
+      {&attention_out, tokens * hidden},
+      {&laurel_out, tokens * hidden},
+      {&u, tokens * hidden},
+      {&gate, tokens * ffn},
+      {&up, tokens * ffn},
+      {&ffn_out, tokens * hidden},
+      {&shell_out, tokens * hidden},
+      {&ple_input, tokens * hidden},
+      {&ple_gate, tokens * config.ple_dim},
+      {&ple_projection, tokens * config.ple_dim},
+      {&ple_row, tokens * config.ple_dim},
+      {&ple_out, tokens * hidden},
+      {&attention_scratch, attention_tasks * attention_scratch_floats},
   };
   for (uint32_t i = 0; i < config.altup_num_inputs; ++i) {
-    parts.push_back({&scratch->streams[i], tokens * hidden});
+    parts.push_back({&streams[i], tokens * hidden});
   }
-  for (float** pointer : {&scratch->cos[0], &scratch->cos[1], &scratch->sin[0], &scratch->sin[1]}) {
+  for (float** pointer : {&cos[0], &cos[1], &sin[0], &sin[1]}) {
     parts.push_back({pointer, tokens * config.head_dim / 2});
   }
   // The widest inputs of a block: the FFN's, those of attention_out, of ple_in, of altup_merge.
-  const size_t streams = config.altup_num_inputs - 1;
-  const size_t widest = std::max({ffn, q_width + config.laurel_rank, 2 * hidden, streams * hidden});
-  scratch->linear.bytes = LinearWorkspaceBytes(tokens, widest, std::max<size_t>(streams, 2));
-  const auto part_bytes = [](size_t bytes) { return RoundUp(bytes + kSlackBytes, kAlignment); };
-  size_t total = part_bytes(scratch->linear.bytes);
-  for (const Part& part : parts) total += part_bytes(part.floats * sizeof(float));
-  ASSIGN_OR_RETURN(scratch->memory_, LazyMemory::Create(total));
+  const size_t num_merged = config.altup_num_inputs - 1;
+  const size_t widest =
+      std::max({ffn, q_width + config.laurel_rank, 2 * hidden, num_merged * hidden});
+  linear.bytes = LinearWorkspaceBytes(tokens, widest, std::max<size_t>(num_merged, 2));
+  return parts;
+}
+
+size_t Scratch::TotalBytes(const LinearWorkspace& linear, std::span<const Part> parts) {
+  size_t total = PartBytes(linear.bytes);
+  for (const Part& part : parts) total += PartBytes(part.floats * sizeof(float));
+  return total;
+}
+
+uint64_t Scratch::Bytes(const TextConfig& config, size_t max_tokens) {
+  Scratch scratch;
+  const std::vector<Part> parts = scratch.Plan(config, max_tokens);
+  return TotalBytes(scratch.linear, parts);
+}
+
+Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_t max_tokens) {
+  std::unique_ptr<Scratch> scratch(new Scratch);
+  const std::vector<Part> parts = scratch->Plan(config, max_tokens);
+  ASSIGN_OR_RETURN(scratch->memory_, LazyMemory::Create(TotalBytes(scratch->linear, parts)));
   std::byte* next = scratch->memory_.data();
   scratch->linear.data = next;
-  next += part_bytes(scratch->linear.bytes);
+  next += PartBytes(scratch->linear.bytes);
   for (const Part& part : parts) {
     *part.pointer = reinterpret_cast<float*>(next);
-    next += part_bytes(part.floats * sizeof(float));
+    next += PartBytes(part.floats * sizeof(float));
   }
   return scratch;
 }
 
 Result<std::unique_ptr<Scratch>> ScratchPool::Acquire() {
+  size_t tokens = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!idle_.empty()) {
+    leased_.reserve(leased_.size() + idle_.size() + 1);
+    while (!idle_.empty()) {
       auto scratch = std::move(idle_.back());
       idle_.pop_back();
-      return scratch;
+      if (scratch->max_tokens == max_tokens_) {
+        leased_.push_back(scratch->max_tokens);
+        return scratch;
+      }
+      Drop(std::move(scratch));
     }
+    tokens = max_tokens_;
+    leased_.push_back(tokens);
+    idle_.reserve(leased_.size());  // so that Return cannot run out of memory
   }
-  ASSIGN_OR_RETURN(auto scratch, Scratch::Create(config_, max_tokens_));
+  Result<std::unique_ptr<Scratch>> scratch = Scratch::Create(config_, tokens);
   const std::lock_guard lock(mutex_);
-  capacity_bytes_ += scratch->capacity_bytes();
-  idle_.reserve(idle_.capacity() + 1);  // so that Return cannot run out of memory
+  if (scratch.ok()) {
+    capacity_bytes_ += (*scratch)->capacity_bytes();
+  } else {
+    leased_.erase(std::find(leased_.begin(), leased_.end(), tokens));
+  }
   return scratch;
 }
 
 void ScratchPool::Return(std::unique_ptr<Scratch> scratch) {
   const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(scratch));
+  leased_.erase(std::find(leased_.begin(), leased_.end(), scratch->max_tokens));
+  if (scratch->max_tokens == max_tokens_) {
+    idle_.push_back(std::move(scratch));
+  } else {
+    Drop(std::move(scratch));
+  }
+}
+
+void ScratchPool::Drop(std::unique_ptr<Scratch> scratch) {
+  capacity_bytes_ -= scratch->capacity_bytes();
+}
+
+void ScratchPool::DropIdle() {
+  while (!idle_.empty()) {
+    Drop(std::move(idle_.back()));
+    idle_.pop_back();
+  }
+}
+
+size_t ScratchPool::max_tokens() const {
+  const std::lock_guard lock(mutex_);
+  return max_tokens_;
+}
+
+void ScratchPool::SetMaxTokens(size_t tokens) {
+  const std::lock_guard lock(mutex_);
+  max_tokens_ = tokens;
+  DropIdle();
+}
+
+void ScratchPool::Join() {
+  const std::lock_guard lock(mutex_);
+  ++num_sessions_;
+}
+
+void ScratchPool::Leave() {
+  const std::lock_guard lock(mutex_);
+  --num_sessions_;
+  while (!idle_.empty() && idle_.size() + leased_.size() > num_sessions_) {
+    Drop(std::move(idle_.back()));
+    idle_.pop_back();
+  }
 }
 
 uint64_t ScratchPool::capacity_bytes() const {
   const std::lock_guard lock(mutex_);
   return capacity_bytes_;
+}
+
+void ScratchPool::ForIdle(FunctionRef<void(std::span<const std::byte>)> visit) const {
+  const std::lock_guard lock(mutex_);
+  for (const std::unique_ptr<Scratch>& scratch : idle_) visit(scratch->memory());
+}
+
+uint64_t ScratchPool::Held(size_t max_tokens) const {
+  const auto bytes = [&](size_t tokens) { return CallBytes(config_, tokens, ple_row_bytes_); };
+  uint64_t held = num_sessions_ * bytes(max_tokens);
+  for (const size_t tokens : leased_) {  // calls that run end as they began
+    if (tokens > max_tokens) held += bytes(tokens) - bytes(max_tokens);
+  }
+  return held;
+}
+
+uint64_t ScratchPool::held_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return Held(max_tokens_);
+}
+
+uint64_t ScratchPool::reclaimable_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return Held(max_tokens_) - Held(std::min(max_tokens_, kMinChunkTokens));
+}
+
+void ScratchPool::Reclaim(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t held = Held(max_tokens_), target = held - std::min(held, bytes);
+  while (max_tokens_ > kMinChunkTokens && Held(max_tokens_) > target) {
+    max_tokens_ = std::max(kMinChunkTokens, max_tokens_ / 2);
+  }
+  DropIdle();
+}
+
+void ScratchPool::Regrow(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t most = Held(max_tokens_) + bytes;
+  while (max_tokens_ < wanted_tokens_) {
+    const size_t more = std::min(wanted_tokens_, 2 * max_tokens_);
+    if (Held(more) > most) break;
+    max_tokens_ = more;
+  }
 }
 
 Result<ScratchLease> ScratchLease::Take(ScratchPool& pool) {

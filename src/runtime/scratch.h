@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/lazy_memory.h"
 #include "base/status.h"
 #include "container/header_fields.h"
 #include "graph/tiled_ops.h"
+#include "runtime/memory_budget.h"
 
 namespace nestling {
 
@@ -19,6 +22,8 @@ namespace nestling {
 class Scratch {
  public:
   static Result<std::unique_ptr<Scratch>> Create(const TextConfig& config, size_t max_tokens);
+  // capacity_bytes() of what Create would make.
+  static uint64_t Bytes(const TextConfig& config, size_t max_tokens);
 
   float* embedding;       // e [T, hidden]
   float* streams[8];      // AltUp streams, each [T, hidden]
@@ -48,9 +53,18 @@ class Scratch {
   size_t max_tokens;
 
   uint64_t capacity_bytes() const { return memory_.size(); }
+  std::span<const std::byte> memory() const { return {memory_.data(), memory_.size()}; }
 
  private:
+  struct Part {
+    float** pointer;
+    size_t floats;
+  };
   Scratch() = default;
+  // Sets everything but the pointers, and says what they point to.
+  std::vector<Part> Plan(const TextConfig& config, size_t tokens);
+  static size_t TotalBytes(const LinearWorkspace& linear, std::span<const Part> parts);
+
   LazyMemory memory_;
 };
 
@@ -68,22 +82,61 @@ inline size_t AttentionTileTokens(size_t group, size_t rows) {
   return group >= kAttentionRows || rows <= kExactTokens ? 1 : kAttentionRows / group;
 }
 
-// Scratch memory of finished calls, kept for the next: sessions that do nothing hold none.
-class ScratchPool {
+// The smallest chunk that a shortage of memory can lead to: a verification of drafts is one chunk.
+inline constexpr size_t kMinChunkTokens = kExactTokens;
+
+// Scratch memory of finished calls, kept for the next: sessions that do nothing hold none. Under
+// pressure it gets smaller, and so do the chunks of the calls that take it. Thread-safe.
+class ScratchPool final : public Reclaimer {
  public:
-  ScratchPool(const TextConfig& config, size_t max_tokens)
-      : config_(config), max_tokens_(max_tokens) {}
+  // `ple_row_bytes`: of one token; two chunks of rows are part of what a call takes.
+  ScratchPool(const TextConfig& config, size_t wanted_tokens, uint64_t ple_row_bytes)
+      : config_(config),
+        wanted_tokens_(wanted_tokens),
+        ple_row_bytes_(ple_row_bytes),
+        max_tokens_(wanted_tokens) {}
+
+  // Most bytes that a call with chunks of `tokens` takes.
+  static uint64_t CallBytes(const TextConfig& config, size_t tokens, uint64_t ple_row_bytes) {
+    return Scratch::Bytes(config, tokens) + 2 * tokens * ple_row_bytes;
+  }
+
+  // Most tokens of a chunk: those that were wanted, and at the moment.
+  size_t wanted_tokens() const { return wanted_tokens_; }
+  size_t max_tokens() const;
+  // Begins with fewer than wanted.
+  void SetMaxTokens(size_t tokens);
+
+  // A session begins or ends: each may run a call at any time.
+  void Join();
+  void Leave();
 
   Result<std::unique_ptr<Scratch>> Acquire();
   void Return(std::unique_ptr<Scratch> scratch);
-  // Address space of all scratch made so far.
+  // Address space of all scratch that exists.
   uint64_t capacity_bytes() const;
+  // Calls visit(memory) for the scratch that nobody uses.
+  void ForIdle(FunctionRef<void(std::span<const std::byte>)> visit) const;
+
+  // What all sessions would take at once.
+  uint64_t held_bytes() const override;
+  uint64_t reclaimable_bytes() const override;
+  void Reclaim(uint64_t bytes) override;
+  void Regrow(uint64_t bytes) override;
 
  private:
+  uint64_t Held(size_t max_tokens) const;
+  void DropIdle();
+  void Drop(std::unique_ptr<Scratch> scratch);
+
   const TextConfig& config_;
-  const size_t max_tokens_;
+  const size_t wanted_tokens_;
+  const uint64_t ple_row_bytes_;
   mutable std::mutex mutex_;
+  size_t max_tokens_;
+  size_t num_sessions_ = 0;
   std::vector<std::unique_ptr<Scratch>> idle_;
+  std::vector<size_t> leased_;  // max_tokens of each that is in use
   uint64_t capacity_bytes_ = 0;
 };
 

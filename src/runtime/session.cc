@@ -20,28 +20,62 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 Session::Session(const Engine& engine) : engine_(engine) {}
-Session::~Session() { engine_.ReleaseSession(reserved_bytes_); }
+Session::~Session() {
+  if (reserved_bytes_ == 0) return;
+  engine_.RemoveHolder(*this);
+  const uint64_t bytes = reserved_bytes_;
+  decoder_.reset();  // before others may take its memory
+  logits_ = {};
+  engine_.ReleaseSession(bytes);
+}
+
+uint64_t Session::FixedBytes(const TextConfig& config) {
+  // The sampler's candidates, and logits after the penalty.
+  constexpr uint64_t kSamplerBytes = sizeof(TokenProbability) + sizeof(float);
+  return Decoder::LogitsBytes(config) + config.vocab_size * (sizeof(float) + kSamplerBytes);
+}
 
 Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
                                                  const SessionOptions& options) {
   const TextConfig& config = engine.text_config();
   ASSIGN_OR_RETURN(const uint32_t context, ResolveContextTokens(config, options.context_tokens));
-  if (options.chunk_tokens > engine.chunk_tokens()) {
+  if (options.chunk_tokens > engine.wanted_chunk_tokens()) {
     return InvalidArgument("chunk of ", options.chunk_tokens, " tokens, the engine's is ",
-                           engine.chunk_tokens());
+                           engine.wanted_chunk_tokens());
   }
   std::unique_ptr<Session> session(new Session(engine));
   session->context_tokens_ = context;
-  const uint32_t chunk = options.chunk_tokens != 0 ? options.chunk_tokens : engine.chunk_tokens();
-  ASSIGN_OR_RETURN(session->decoder_, Decoder::Create(engine, session->context_tokens_, chunk,
-                                                      engine.ResolveKvType(options.kv)));
+  const uint32_t wanted =
+      options.chunk_tokens != 0 ? options.chunk_tokens : engine.wanted_chunk_tokens();
+  uint32_t chunk = std::min(wanted, engine.chunk_tokens());
+  while (true) {
+    ASSIGN_OR_RETURN(session->decoder_, Decoder::Create(engine, session->context_tokens_, chunk,
+                                                        engine.ResolveKvType(options.kv)));
+    session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();
+    const uint64_t bytes = session->counters_.kv_bytes + FixedBytes(config);
+    const Status reserved = engine.ReserveSession(bytes);
+    if (reserved.ok()) {
+      session->reserved_bytes_ = bytes;
+      break;
+    }
+    // Sliding layers keep a window and a chunk: with smaller chunks, it may still fit.
+    if (chunk <= kMinChunkTokens) return reserved;
+    chunk = std::max<uint32_t>(kMinChunkTokens, chunk / 2);
+  }
   session->tokens_.reserve(session->context_tokens_);
   session->embeddings_.reserve(chunk);
   ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
-  session->counters_.kv_bytes = session->decoder_->kv().capacity_bytes();
-  RETURN_IF_ERROR(engine.ReserveSession(session->counters_.kv_bytes));
-  session->reserved_bytes_ = session->counters_.kv_bytes;
+  engine.AddHolder(*session);
   return session;
+}
+
+void Session::VisitMemory(VisitMemoryGroup visit) const {
+  decoder_->VisitMemory(visit);
+  visit(MemoryGroup::kLogits, std::as_bytes(logits_.span()));
+}
+
+uint32_t Session::chunk_tokens() const {
+  return std::min(decoder_->chunk_tokens(), engine_.chunk_tokens());
 }
 
 Status Session::CheckTokens(std::span<const int32_t> tokens, const SoftRows& rows) const {
@@ -71,10 +105,10 @@ Status Session::RunPending(Want want, LogitsRow row) {
   ASSIGN_OR_RETURN(const ScratchLease scratch, ScratchLease::Take(engine_.scratch_pool()));
   const size_t first = num_cached_;
   logits_valid_ = false;
+  const size_t most = std::min<size_t>(decoder_->chunk_tokens(), scratch->max_tokens);
   const auto chunk_at = [&](size_t position) {
     const size_t left = tokens_.size() - position;
-    return std::span<const int32_t>(tokens_).subspan(
-        position, std::min<size_t>(decoder_->chunk_tokens(), left));
+    return std::span<const int32_t>(tokens_).subspan(position, std::min(most, left));
   };
   const TrimPleAtEnd trim(*decoder_);
   decoder_->Prefetch(chunk_at(num_cached_));

@@ -84,11 +84,14 @@ struct GenerateResult {
 
 // A conversation: kv cache, position, sampler. One thread at a time, but Cancel() from any.
 // `engine` must outlive it. A failed call leaves the session as its comment says.
-class Session {
+class Session final : public MemoryHolder {
  public:
   static Result<std::unique_ptr<Session>> Create(const Engine& engine,
                                                  const SessionOptions& options);
-  ~Session();
+  ~Session() override;
+
+  // Bytes of a session that do not depend on its context: logits, and what sampling needs.
+  static uint64_t FixedBytes(const TextConfig& config);
 
   // Appends tokens to the kv cache; `rows` are those of their placeholders. kInvalidArgument (an id
   // out of range, a placeholder of an image or a sound without a row) and kContextFull leave the
@@ -117,6 +120,8 @@ class Session {
   uint32_t context_tokens() const { return context_tokens_; }
   // Of soft tokens that the session keeps, and may share with others.
   uint64_t soft_token_bytes() const { return soft_rows_.bytes(); }
+  // Most tokens of a prefill step that begins now.
+  uint32_t chunk_tokens() const;
   // Every token so far.
   std::span<const int32_t> tokens() const { return tokens_; }
 
@@ -154,6 +159,7 @@ class Session {
   void Cancel();
 
   const SessionCounters& counters() const { return counters_; }
+  void VisitMemory(VisitMemoryGroup visit) const override;
   const Engine& engine() const { return engine_; }
 
  private:

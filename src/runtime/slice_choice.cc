@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/slices.h"
+#include "runtime/scratch.h"
 
 namespace nestling {
 namespace {
@@ -84,30 +85,35 @@ std::vector<SliceConfig> CandidateSlices(const HeaderFields& header) {
   return candidates;
 }
 
-Result<std::vector<SliceChoice>> FittingSlices(const ContainerReader& container,
-                                               std::span<const SliceConfig> candidates,
-                                               const SliceLimits& limits,
-                                               const MemoryQuery& query) {
-  std::vector<SliceChoice> fitting;
+Result<FittingSlices> FindFittingSlices(const ContainerReader& container,
+                                        std::span<const SliceConfig> candidates,
+                                        const SliceLimits& limits, const MemoryQuery& query) {
+  const uint64_t budget = limits.memory_budget_bytes;
+  FittingSlices fitting{{}, query};
+  ASSIGN_OR_RETURN(fitting.query.chunk_tokens, ResolveChunkTokens(query.chunk_tokens));
   SliceChoice smallest;
-  for (const SliceConfig& slice : candidates) {
-    SliceChoice choice;
-    choice.slice = slice;
-    ASSIGN_OR_RETURN(choice.memory, EstimateMemory(container, slice, query));
-    if (smallest.slice.name.empty() || choice.memory.total() < smallest.memory.total()) {
-      smallest = choice;
+  while (true) {
+    for (const SliceConfig& slice : candidates) {
+      SliceChoice choice;
+      choice.slice = slice;
+      ASSIGN_OR_RETURN(choice.memory, EstimateMemory(container, slice, fitting.query));
+      const uint64_t needed = choice.memory.total();
+      if (smallest.slice.name.empty() || needed < smallest.memory.total()) smallest = choice;
+      if (budget == 0 || needed <= budget) fitting.slices.push_back(std::move(choice));
     }
-    if (limits.memory_budget_bytes == 0 || choice.memory.total() <= limits.memory_budget_bytes) {
-      fitting.push_back(std::move(choice));
+    if (!fitting.slices.empty()) return fitting;
+    if (query.ple_mode == PleMode::kStream && fitting.query.ple_cache_bytes != kNoPleCache) {
+      fitting.query.ple_cache_bytes = kNoPleCache;
+    } else if (fitting.query.chunk_tokens > kMinChunkTokens) {
+      fitting.query.chunk_tokens =
+          std::max<uint32_t>(kMinChunkTokens, fitting.query.chunk_tokens / 2);
+    } else {
+      break;
     }
   }
-  if (fitting.empty()) {
-    return OutOfMemory("memory_budget_bytes: ", limits.memory_budget_bytes, ", slice ",
-                       smallest.slice.name, " needs ", smallest.memory.total(), " (",
-                       Groups(smallest.memory), ")",
-                       candidates.size() > 1 ? " and no other needs less" : "");
-  }
-  return fitting;
+  return OutOfMemory("memory_budget_bytes: ", budget, ", slice ", smallest.slice.name, " needs ",
+                     smallest.memory.total(), " (", Groups(smallest.memory), ")",
+                     candidates.size() > 1 ? " and no other needs less" : "");
 }
 
 Result<SliceChoice> BestSlice(const ContainerReader& container, std::vector<SliceChoice> fitting,

@@ -33,10 +33,17 @@ struct SliceLimits {
 // Every slice of the container and the whole model.
 std::vector<SliceConfig> CandidateSlices(const HeaderFields& header);
 
-// The candidates within the budget. kOutOfMemory names the smallest number that would do.
-Result<std::vector<SliceChoice>> FittingSlices(const ContainerReader& container,
-                                               std::span<const SliceConfig> candidates,
-                                               const SliceLimits& limits, const MemoryQuery& query);
+// The candidates within the budget, and what they fit with.
+struct FittingSlices {
+  std::vector<SliceChoice> slices;  // not empty
+  // As asked for, or if no slice fits with that: without a PLE cache, and then with the largest
+  // chunk, halved again and again, with which one does.
+  MemoryQuery query;
+};
+// kOutOfMemory names the smallest number that would do.
+Result<FittingSlices> FindFittingSlices(const ContainerReader& container,
+                                        std::span<const SliceConfig> candidates,
+                                        const SliceLimits& limits, const MemoryQuery& query);
 
 // The best of `fitting`, which is not empty; `weight_bytes_per_second` matters with a target only.
 // kOutOfMemory names the rate of the fastest when none reaches the target.

@@ -121,6 +121,8 @@ static void null_is_refused_by_name_or_harmless(void) {
   EXPECT_REFUSED(nestling_engine_get_slice(engine, 0, NULL), "out_slice");
   EXPECT_REFUSED(nestling_engine_get_memory(NULL, NULL), "engine");
   EXPECT_REFUSED(nestling_engine_get_memory(engine, NULL), "out_memory");
+  EXPECT_REFUSED(nestling_engine_get_residency(NULL, NULL), "engine");
+  EXPECT_REFUSED(nestling_engine_get_residency(engine, NULL), "out_residency");
   EXPECT_REFUSED(nestling_process_get_memory(NULL), "out_memory");
   EXPECT_REFUSED(nestling_engine_tokenize(NULL, "a", 1, 0, NULL, 0, &needed), "engine");
   EXPECT_REFUSED(nestling_engine_tokenize(engine, NULL, 1, 0, NULL, 0, &needed), "text");
@@ -705,6 +707,7 @@ static void counters_count(void) {
   nestling_generate_options options = long_reply(5);
   nestling_session_counters counters;
   nestling_engine_memory memory;
+  nestling_engine_residency residency;
   nestling_process_memory process;
   const int32_t tokens[3] = {2, 20, 30};
   EXPECT_STATUS(nestling_session_prefill(session, tokens, 3), NESTLING_OK);
@@ -720,6 +723,19 @@ static void counters_count(void) {
   NESTLING_INIT(&memory);
   EXPECT_STATUS(nestling_engine_get_memory(engine, &memory), NESTLING_OK);
   EXPECT(memory.mapped_bytes > 0 && memory.loaded_parameters > 0);
+  EXPECT(memory.text_parameters >= memory.loaded_parameters && memory.embedding_parameters > 0);
+  EXPECT(memory.ple_parameters == 0 && memory.vision_parameters == 0);
+  EXPECT(memory.kv_bytes == info_of(session).kv_bytes);
+  EXPECT(memory.budget_bytes == 0 && memory.budgeted_bytes > memory.kv_bytes);
+  EXPECT(memory.ple_cache_shrinks == 0 && memory.chunk_reductions == 0);
+  NESTLING_INIT(&residency);
+  EXPECT_STATUS(nestling_engine_get_residency(engine, &residency), NESTLING_OK);
+  /* All zero on a system that does not say. */
+  if (residency.kv_bytes != 0) {
+    EXPECT(residency.text_weight_bytes > 0 && residency.embedding_bytes > 0);
+    EXPECT(residency.scratch_bytes > 0 && residency.logits_bytes > 0);
+    EXPECT(residency.kv_bytes <= memory.kv_bytes && residency.ple_table_bytes == 0);
+  }
   NESTLING_INIT(&process);
   EXPECT_STATUS(nestling_process_get_memory(&process), NESTLING_OK);
   EXPECT(process.resident_bytes > 0 && process.peak_resident_bytes >= process.resident_bytes);

@@ -13,6 +13,7 @@ namespace nestling::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 TEST(CommandLineTest, HelpAndVersionAreSuccesses) {
@@ -95,6 +96,21 @@ TEST(CommandLineTest, InspectSpeaksJsonAndEnglish) {
   for (const char* part : {"TEXT", "PLE", "whole", "decoder", "sliding_attention"}) {
     EXPECT_THAT(text.out, HasSubstr(part));
   }
+}
+
+TEST(CommandLineTest, MemorySaysWhatAModelTakesAndWhereItGoes) {
+  const ToolResult estimate = RunTool({"memory", PlainModel()});
+  EXPECT_EQ(estimate.exit_code, 0) << estimate.err;
+  EXPECT_THAT(estimate.out, HasSubstr("kv cache"));
+  EXPECT_THAT(estimate.out, Not(HasSubstr("resident after")));
+  const ToolResult run = RunTool({"memory", PlainModel(), "-p", "20", "-n", "5", "-t", "1"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  for (const char* part : {"resident after 20 + 5 tokens", "scratch", "code and libraries", "peak",
+                           "parameters in memory", "token embedding"}) {
+    EXPECT_THAT(run.out, HasSubstr(part));
+  }
+  ExpectFailure(RunTool({"memory", PlainModel(), "-p", "5", "--memory-budget", "1000"}), 1,
+                "memory_budget_bytes: 1000");
 }
 
 TEST(CommandLineTest, AnErrorLeavesNoFileBehind) {

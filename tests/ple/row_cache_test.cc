@@ -149,6 +149,37 @@ TEST(RowCacheTest, TheSmallestCachesWork) {
   }
 }
 
+TEST(RowCacheTest, ASmallerCacheKeepsItsHotRowsAndGrowsAgain) {
+  const auto cache = MakeCache(200000);
+  const uint64_t whole = cache->capacity_bytes();
+  const size_t whole_rows = cache->capacity_rows();
+  for (int round = 0; round < 4; ++round) {
+    for (uint32_t row = 0; row < 100; ++row) Use(*cache, row);
+  }
+  for (uint32_t row = 1000; row < 6000; ++row) Use(*cache, row);
+  cache->Resize(cache->list_bytes() + 200 * kRowBytes + 1);
+  EXPECT_EQ(cache->capacity_rows(), 200u);
+  EXPECT_EQ(cache->num_rows(), 200u);
+  EXPECT_EQ(cache->capacity_bytes(), cache->list_bytes() + 200 * kRowBytes);
+  size_t hits = 0;
+  for (uint32_t row = 0; row < 100; ++row) hits += Use(*cache, row);
+  EXPECT_EQ(hits, 100u);
+  std::mt19937 random(3);
+  for (int i = 0; i < 20000; ++i) {
+    Use(*cache, random() % 2000);
+    ASSERT_LE(cache->num_rows(), 200u);
+  }
+  cache->Resize(0);
+  EXPECT_EQ(cache->num_rows(), 0u);
+  EXPECT_EQ(cache->capacity_bytes(), cache->list_bytes());
+  EXPECT_FALSE(Use(*cache, 1));
+  EXPECT_FALSE(Use(*cache, 1));
+  cache->Resize(uint64_t{1} << 40);
+  EXPECT_EQ(cache->capacity_bytes(), whole);
+  for (uint32_t row = 0; row < 5000; ++row) Use(*cache, row);
+  EXPECT_EQ(cache->num_rows(), whole_rows);
+}
+
 TEST(RowCacheTest, HoldsNoMoreRowsThanTheTable) {
   const auto cache = RowCache::Create(uint64_t{1} << 40, kRowBytes, 100);
   ASSERT_TRUE(cache.ok());
@@ -170,12 +201,13 @@ TEST(RowCacheTest, ThreadsNeverSeeHalfARow) {
         } else {
           cache->Insert(row, WholeRow(), RowNumber(row).data());
         }
+        if (t == 0 && i % 1000 == 0) cache->Resize(i % 3000 == 0 ? 20000 : 12000);
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(wrong, 0u);
-  EXPECT_EQ(cache->num_rows(), cache->capacity_rows());
+  EXPECT_LE(cache->num_rows(), cache->capacity_rows());
 }
 
 }  // namespace

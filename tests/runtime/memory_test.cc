@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -14,7 +15,9 @@
 
 #include "base/memory_info.h"
 #include "model/slices.h"
+#include "runtime/memory_budget.h"
 #include "runtime/memory_estimate.h"
+#include "runtime/scratch.h"
 #include "runtime/session.h"
 #include "runtime/slice_choice.h"
 #include "tests/support/tiny_model.h"
@@ -173,9 +176,29 @@ TEST(BudgetTest, TheBestSliceThatFitsIsChosen) {
   EXPECT_EQ((*choose(skipping, 0))->default_slice().name, "skipping");
   EXPECT_EQ((*choose(skipping - 1, 0))->default_slice().name, "small");
 
-  const auto none = choose(small - 1, 0);
+  // No slice fits as it is: the PLE cache goes first, then the chunk gets smaller.
+  const auto without_cache = choose(small - 1, 0);
+  ASSERT_TRUE(without_cache.ok()) << without_cache.status().message();
+  EXPECT_EQ((*without_cache)->default_slice().name, "small");
+  EXPECT_EQ((*without_cache)->chunk_tokens(), 256u);
+  EXPECT_EQ((*without_cache)->budget().counters().times,
+            (std::array<uint64_t, kNumReclaimSteps>{1, 0, 0}));
+  MemoryQuery smallest;
+  smallest.ple_cache_bytes = kNoPleCache;
+  const auto small_chunk = choose(EstimateTotal(file.path(), "small", smallest) - 1, 0);
+  ASSERT_TRUE(small_chunk.ok());
+  EXPECT_EQ((*small_chunk)->chunk_tokens(), 128u);
+  EXPECT_EQ((*small_chunk)->wanted_chunk_tokens(), 256u);
+  EXPECT_EQ((*small_chunk)->budget().counters().times,
+            (std::array<uint64_t, kNumReclaimSteps>{1, 0, 1}));
+
+  smallest.chunk_tokens = kMinChunkTokens;
+  const uint64_t least = EstimateTotal(file.path(), "small", smallest);
+  const auto fits = choose(least, 0);
+  ASSERT_TRUE(fits.ok()) << fits.status().message();
+  const auto none = choose(least - 1, 0);
   EXPECT_EQ(none.status().code(), StatusCode::kOutOfMemory);
-  EXPECT_NE(none.status().message().find(StrCat("slice small needs ", small)), std::string::npos)
+  EXPECT_NE(none.status().message().find(StrCat("slice small needs ", least)), std::string::npos)
       << none.status().message();
 
   const auto slow = choose(0, 1e-3);
@@ -198,9 +221,9 @@ TEST(BudgetTest, TheTargetRateDecidesByTheBytesOfATokensWeights) {
   const auto choose = [&](double target) {
     SliceLimits limits;
     limits.target_decode_rate = target;
-    auto fitting = FittingSlices(**container, candidates, limits, {});
+    auto fitting = FindFittingSlices(**container, candidates, limits, {});
     EXPECT_TRUE(fitting.ok());
-    return BestSlice(**container, std::move(fitting).value(), limits, 1e9);
+    return BestSlice(**container, std::move(fitting->slices), limits, 1e9);
   };
   const double skipping = 1e9 / static_cast<double>(WeightBytesPerToken(
                                     **container, *FindSlice((*container)->header(), "skipping")));
@@ -213,6 +236,8 @@ TEST(BudgetTest, ANamedSliceAndASessionThatDoNotFitAreRefused) {
   ASSERT_TRUE(WriteTinyModel(file.path(), LargeModel(DType::kQ4B32)).ok());
   MemoryQuery query;
   query.context_tokens = 64;
+  query.chunk_tokens = kMinChunkTokens;
+  query.ple_cache_bytes = kNoPleCache;
   const uint64_t needed = EstimateTotal(file.path(), "whole", query);
   EngineOptions options;
   options.num_threads = 1;
@@ -233,7 +258,185 @@ TEST(BudgetTest, ANamedSliceAndASessionThatDoNotFitAreRefused) {
   for (int i = 0; i < 3; ++i) {  // each gives back what it took
     const auto session = Session::Create(**engine, fitting);
     ASSERT_TRUE(session.ok()) << session.status().message();
-    EXPECT_EQ(Session::Create(**engine, fitting).status().code(), StatusCode::kOutOfMemory);
+    const Status second = Session::Create(**engine, fitting).status();
+    EXPECT_EQ(second.code(), StatusCode::kOutOfMemory);
+    EXPECT_NE(second.message().find("with this session the engine needs"), std::string::npos);
+  }
+}
+
+// ---- Pressure ----
+
+class RecordingReclaimer final : public Reclaimer {
+ public:
+  RecordingReclaimer(std::string name, uint64_t held, uint64_t least, std::string& log)
+      : name_(std::move(name)), held_(held), wanted_(held), least_(least), log_(log) {}
+  uint64_t held_bytes() const override { return held_; }
+  uint64_t reclaimable_bytes() const override { return held_ - least_; }
+  void Reclaim(uint64_t bytes) override {
+    held_ -= std::min(bytes, held_ - least_);
+    log_ += StrCat(name_, " gives ", bytes, "; ");
+  }
+  void Regrow(uint64_t bytes) override {
+    if (held_ < wanted_) log_ += StrCat(name_, " gets ", bytes, "; ");
+    held_ = std::min(wanted_, held_ + bytes);
+  }
+
+ private:
+  std::string name_;
+  uint64_t held_;
+  const uint64_t wanted_, least_;
+  std::string& log_;
+};
+
+TEST(MemoryBudgetTest, StepsComeInTheirOrderAndGoBackInTheOther) {
+  std::string log;
+  RecordingReclaimer cache("cache", 100, 10, log), towers("towers", 50, 0, log),
+      chunk("chunk", 40, 20, log);
+  MemoryBudget budget(300);
+  budget.SetReclaimer(ReclaimStep::kChunk, &chunk);
+  budget.SetReclaimer(ReclaimStep::kPleCache, &cache);
+  budget.SetReclaimer(ReclaimStep::kTowers, &towers);
+  const auto grow = [&](uint64_t bytes) {
+    return budget.Grow(
+        "it", [bytes](uint64_t& fixed) { fixed += bytes; },
+        [bytes](uint64_t& fixed) { fixed -= bytes; });
+  };
+  EXPECT_TRUE(grow(110).ok());
+  EXPECT_EQ(budget.used_bytes(), 300u);
+  EXPECT_EQ(log, "");
+  // More than there is: refused with the number, and nothing was given up for it.
+  const Status refused = grow(161);
+  EXPECT_EQ(refused.code(), StatusCode::kOutOfMemory);
+  EXPECT_NE(refused.message().find("with it the engine needs 301"), std::string::npos)
+      << refused.message();
+  EXPECT_EQ(log, "");
+  EXPECT_EQ(budget.used_bytes(), 300u);
+  EXPECT_TRUE(grow(160).ok());
+  EXPECT_EQ(log, "cache gives 160; towers gives 70; chunk gives 20; ");
+  EXPECT_EQ(budget.used_bytes(), 300u);
+  EXPECT_EQ(budget.counters().times, (std::array<uint64_t, 3>{1, 1, 1}));
+  EXPECT_EQ(budget.counters().bytes, (std::array<uint64_t, 3>{90, 50, 20}));
+  log.clear();
+  budget.Shrink([](uint64_t& fixed) { fixed -= 100; });
+  EXPECT_EQ(log, "chunk gets 100; towers gets 80; cache gets 30; ");
+  EXPECT_EQ(budget.used_bytes(), 300u);
+}
+
+TEST(MemoryBudgetTest, WithoutALimitNothingIsGivenUp) {
+  std::string log;
+  RecordingReclaimer cache("cache", 100, 0, log);
+  MemoryBudget budget(0);
+  budget.SetReclaimer(ReclaimStep::kPleCache, &cache);
+  EXPECT_TRUE(budget.Grow("it", [](uint64_t& fixed) { fixed = uint64_t{1} << 60; }, {}).ok());
+  EXPECT_EQ(log, "");
+}
+
+GenerateOptions Greedy(uint32_t count) {
+  GenerateOptions options;
+  options.max_tokens = count;
+  options.ignore_stop_tokens = true;
+  options.sampling.temperature = 0;
+  return options;
+}
+
+TEST(BudgetTest, ASecondSessionMakesTheFirstOnesChunksSmallerAndGivesThemBack) {
+  const TemporaryPath file;
+  TinyModelOptions model = LargeModel(DType::kQ4B32);
+  model.ple_vocab_size = 2048;
+  ASSERT_TRUE(WriteTinyModel(file.path(), model).ok());
+  EngineOptions options;
+  options.num_threads = 1;
+  options.slice = "whole";
+  options.memory_budget_bytes = EstimateTotal(file.path(), "whole");
+  const auto engine = Engine::Create(file.path(), options);
+  ASSERT_TRUE(engine.ok());
+  const auto first = Session::Create(**engine, {});
+  ASSERT_TRUE(first.ok()) << first.status().message();
+  ASSERT_TRUE((*first)->Prefill(Tokens(100)).ok());
+  const uint64_t cache = (*engine)->memory().ple_cache;
+  EXPECT_EQ((*first)->chunk_tokens(), 256u);
+  EXPECT_EQ((*engine)->budget().counters().times[0], 0u);
+  {
+    const auto second = Session::Create(**engine, {});
+    ASSERT_TRUE(second.ok()) << second.status().message();
+    EXPECT_LT((*engine)->memory().ple_cache, cache);
+    EXPECT_LT((*first)->chunk_tokens(), 256u);
+    EXPECT_LE((*engine)->budget().used_bytes(), options.memory_budget_bytes);
+    EXPECT_EQ((*engine)->budget().counters().times, (std::array<uint64_t, 3>{1, 0, 1}));
+    ASSERT_TRUE((*second)->Prefill(Tokens(100)).ok());
+    ASSERT_TRUE((*first)->Prefill(Tokens(100)).ok());
+    ASSERT_TRUE((*first)->Generate(Greedy(5), {}).ok());
+  }
+  EXPECT_EQ((*first)->chunk_tokens(), 256u);
+  EXPECT_EQ((*engine)->memory().ple_cache, cache);
+  // Chunks of any size: the same tokens.
+  const auto other = Session::Create(**engine, {});
+  ASSERT_TRUE(other.ok());
+  ASSERT_TRUE((*other)->Prefill(Tokens(100)).ok());
+  ASSERT_TRUE((*other)->Prefill(Tokens(100)).ok());
+  ASSERT_TRUE((*other)->Generate(Greedy(5), {}).ok());
+  const auto want = (*first)->tokens(), got = (*other)->tokens();
+  EXPECT_TRUE(std::equal(want.begin(), want.end(), got.begin(), got.end()));
+}
+
+TEST(BudgetTest, ASliceWhoseWeightsGoBeyondTheBudgetIsRefusedAndTheSessionGoesOn) {
+  const TemporaryPath file;
+  ASSERT_TRUE(WriteTinyModel(file.path(), LargeModel(DType::kQ8C)).ok());
+  EngineOptions options;
+  options.num_threads = 1;
+  options.slice = "small";
+  options.memory_budget_bytes = EstimateTotal(file.path(), "small");
+  const auto engine = Engine::Create(file.path(), options);
+  ASSERT_TRUE(engine.ok());
+  const auto session = Session::Create(**engine, {});
+  ASSERT_TRUE(session.ok());
+  ASSERT_TRUE((*session)->Prefill(Tokens(20)).ok());
+  const SliceConfig whole = WholeModelSlice((*engine)->text_config());
+  const Status refused = (*session)->SetSlice(whole);
+  EXPECT_EQ(refused.code(), StatusCode::kOutOfMemory);
+  EXPECT_NE(refused.message().find("the weights of another slice"), std::string::npos);
+  GenerateOptions drafting = Greedy(4);
+  drafting.draft_slice = "whole";
+  EXPECT_EQ((*session)->Generate(drafting, {}).status().code(), StatusCode::kOutOfMemory);
+  EXPECT_EQ((*session)->slice().name, "small");
+  EXPECT_TRUE((*session)->Generate(Greedy(4), {}).ok());
+}
+
+TEST(BudgetTest, TheProcessStaysWithinTheBudgetInARunThatUsesAllOfIt) {
+  for (const DType dtype : {DType::kF32, DType::kQ8C, DType::kQ4B32}) {
+    const TemporaryPath file;
+    TinyModelOptions model = LargeModel(dtype);
+    model.ple_vocab_size = 2048;
+    ASSERT_TRUE(WriteTinyModel(file.path(), model).ok());
+    const uint64_t before = ReadProcessMemory().resident;
+    if (before == 0) GTEST_SKIP() << "the system does not say";
+    EngineOptions options;
+    options.num_threads = 1;
+    options.slice = "small";
+    options.memory_budget_bytes = EstimateTotal(file.path(), "whole") + (8 << 20);
+    const auto engine = Engine::Create(file.path(), options);
+    ASSERT_TRUE(engine.ok());
+    std::vector<std::unique_ptr<Session>> sessions;
+    uint64_t most = 0;
+    const auto look = [&] {
+      most = std::max(most, ReadProcessMemory().resident - before);
+      EXPECT_LE(most, options.memory_budget_bytes) << DTypeName(dtype);
+    };
+    // As many sessions as there is room for, each filled, then a larger slice.
+    while (sessions.size() < 20) {
+      auto session = Session::Create(**engine, {});
+      if (!session.ok()) break;
+      sessions.push_back(std::move(session).value());
+      ASSERT_TRUE(sessions.back()->Prefill(Tokens(200)).ok());
+      ASSERT_TRUE(sessions.back()->Generate(Greedy(5), {}).ok());
+      look();
+    }
+    EXPECT_GE(sessions.size(), 2u);
+    sessions.resize(1);
+    ASSERT_TRUE(sessions[0]->SetSlice(WholeModelSlice((*engine)->text_config())).ok());
+    ASSERT_TRUE(sessions[0]->Generate(Greedy(30), {}).ok());
+    look();
+    EXPECT_GE(most, options.memory_budget_bytes / 3) << "the test would notice nothing";
   }
 }
 
