@@ -439,6 +439,7 @@ Result<std::vector<std::byte>> ReadGgufTokenizer(const GgufReader& reader,
   // Everything that reads the container relies on it.
   const auto tokenizer = Tokenizer::Create(built, fields.special_tokens);
   if (!tokenizer.ok()) return tokenizer.status();
+  RETURN_IF_ERROR((*tokenizer)->WaitUntilReady());
   return std::vector<std::byte>(built.begin(), built.end());
 }
 

@@ -91,18 +91,42 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::Create(std::span<const std::byte> 
   ASSIGN_OR_RETURN(std::vector<Piece> pieces, ParseSentencePieceModel(model));
   std::unique_ptr<Tokenizer> tokenizer(new Tokenizer);
   tokenizer->special_ = special;
+  tokenizer->KeepTexts(pieces);
   tokenizer->CollectSpecials(pieces);
-  tokenizer->FindDividers(pieces);
-  // SentencePiece never sees the bytes that came in, only a model of our own making: nothing in it
-  // but checked pieces and settings, and the special ones as control pieces, which it never finds
-  // in text.
-  const std::string rebuilt = BuildSentencePieceModel(pieces);
-  SilenceSentencePiece();
-  tokenizer->processor_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  RETURN_IF_ERROR(
-      Shielded([&] { return tokenizer->processor_->LoadFromSerializedProto(rebuilt); }));
+  // Where no thread can be started, the first Encode builds.
+  tokenizer->built_ = std::async(
+      std::launch::async | std::launch::deferred,
+      [self = tokenizer.get(), pieces = std::move(pieces)] { return self->Build(pieces); });
   return tokenizer;
 }
+
+void Tokenizer::KeepTexts(std::span<Piece> pieces) {
+  size_t bytes = 0;
+  for (const Piece& piece : pieces) bytes += piece.text.size();
+  texts_.reserve(bytes);
+  text_ends_.reserve(pieces.size());
+  for (Piece& piece : pieces) {
+    const size_t begin = texts_.size();
+    texts_.append(piece.text);
+    text_ends_.push_back(static_cast<uint32_t>(texts_.size()));
+    piece.text = std::string_view(texts_).substr(begin);
+  }
+}
+
+Status Tokenizer::Build(std::span<const Piece> pieces) {
+  return Shielded([&] {
+    FindDividers(pieces);
+    // SentencePiece never sees the bytes that came in, only a model of our own making: nothing in
+    // it but checked pieces and settings, and the special ones as control pieces, which it never
+    // finds in text.
+    const std::string rebuilt = BuildSentencePieceModel(pieces);
+    SilenceSentencePiece();
+    processor_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
+    return processor_->LoadFromSerializedProto(rebuilt);
+  });
+}
+
+Status Tokenizer::WaitUntilReady() const { return built_.get(); }
 
 void Tokenizer::CollectSpecials(std::span<Piece> pieces) {
   const auto num_pieces = static_cast<int32_t>(pieces.size());
@@ -225,6 +249,8 @@ size_t Tokenizer::BlockSize(std::string_view text) const {
 }
 
 Status Tokenizer::EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const {
+  if (text.empty()) return OkStatus();
+  RETURN_IF_ERROR(WaitUntilReady());
   std::vector<int> pieces;
   while (!text.empty()) {
     const std::string_view block = text.substr(0, BlockSize(text));
@@ -288,7 +314,10 @@ Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids,
 
 Result<std::string_view> Tokenizer::PieceText(int32_t id) const {
   RETURN_IF_ERROR(CheckId(id));
-  if (static_cast<size_t>(id) < num_pieces()) return std::string_view(processor_->IdToPiece(id));
+  if (static_cast<size_t>(id) < num_pieces()) {
+    const size_t begin = id == 0 ? 0 : text_ends_[id - 1];
+    return std::string_view(texts_).substr(begin, text_ends_[id] - begin);
+  }
   for (const SpecialString& special : added_) {
     if (special.id == id) return std::string_view(special.text);
   }

@@ -4,6 +4,7 @@
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <span>
 #include <string>
@@ -51,9 +52,16 @@ class Tokenizer {
   // `model` holds a SentencePiece model file of any origin; it is not kept. An id in `special` that
   // the vocabulary lacks gets Gemma's name (image_soft: "<image_soft_token>"). Whether the
   // vocabulary fits the model's is the caller's to check. Errors: see ParseSentencePieceModel.
+  //
+  // Reads and checks the pieces (40 ms for Gemma's 262,144); SentencePiece's search structures,
+  // which take several times as long and which Encode alone needs, are built on another thread.
   static Result<std::unique_ptr<Tokenizer>> Create(std::span<const std::byte> model,
                                                    const SpecialTokens& special);
   ~Tokenizer();
+
+  // Blocks until everything is built. kBadModel: SentencePiece refuses the vocabulary (a piece is
+  // there twice); Encode then returns the same, all else works.
+  Status WaitUntilReady() const;
 
   // kInvalidArgument with the byte offset when `text` is not UTF-8, or when a word is too long
   // (kMaxWordBytes); kFailedPrecondition for add_bos when the model has no <bos>.
@@ -97,6 +105,10 @@ class Tokenizer {
   Tokenizer();
 
   void CollectSpecials(std::span<Piece> pieces);
+  // Moves the pieces' texts to texts_.
+  void KeepTexts(std::span<Piece> pieces);
+  // SentencePiece, and what else only Encode needs.
+  Status Build(std::span<const Piece> pieces);
   void FindDividers(std::span<const Piece> pieces);
   Status EncodeOrdinary(std::string_view text, std::vector<int32_t>& ids) const;
   size_t BlockSize(std::string_view text) const;
@@ -104,16 +116,20 @@ class Tokenizer {
   const SpecialString* MatchSpecial(std::string_view text) const;
   Status CheckId(int32_t id) const;
 
-  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   SpecialTokens special_;
+  std::string texts_;                     // of all pieces
+  std::vector<uint32_t> text_ends_;       // by id, in texts_
   std::vector<PieceType> types_;          // by id
   std::vector<SpecialString> specials_;   // sorted by text; distinct
   std::vector<SpecialString> added_;      // those above the vocabulary
   std::bitset<256> special_first_bytes_;  // of specials_
   size_t size_ = 0;
+  // Of Build, to be read once built_ is there.
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   // No piece goes on with a space (a newline) after anything else.
   bool space_divides_ = false;
   bool newline_divides_ = false;
+  std::shared_future<Status> built_;  // last: it waits for the thread before the rest goes
 };
 
 }  // namespace nestling

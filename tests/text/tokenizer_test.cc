@@ -10,6 +10,7 @@
 #include <random>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include "tests/text/test_vocabulary.h"
 
@@ -244,12 +245,48 @@ TEST_F(TokenizerTest, RefusesDamagedVocabulariesSilently) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
+// As many pieces as Gemma has: all of them are found, from several threads, while it is being
+// built.
+TEST(LargeVocabularyTest, IsReadyWhenItIsNeeded) {
+  TestVocabulary vocabulary;
+  while (vocabulary.size() < 262144) {
+    vocabulary.Add(StrCat("p", vocabulary.size() * uint64_t{2654435761}), PieceType::kNormal);
+  }
+  const std::string model = vocabulary.Model();
+  const auto tokenizer = Tokenizer::Create(Bytes(model), vocabulary.Special());
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ((*tokenizer)->num_pieces(), 262144u);
+  EXPECT_EQ(*(*tokenizer)->PieceText(262143), vocabulary.entries.back().first);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      const auto ids = (*tokenizer)->Encode("hello world", {.add_bos = true});
+      ASSERT_TRUE(ids.ok()) << ids.status().message();
+      EXPECT_EQ(*ids, (std::vector<int32_t>{vocabulary.Id("<bos>"), vocabulary.Id("hello"),
+                                            vocabulary.Id("\u2581world")}));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  // Destroyed in the middle of it.
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(Tokenizer::Create(Bytes(model), vocabulary.Special()).ok());
+  }
+}
+
 TEST_F(TokenizerTest, RefusesDuplicatesAndBadSpecialIds) {
   TestVocabulary twice;
   twice.Add("hello", PieceType::kNormal);
+  // SentencePiece finds this, in the background: every call that needs it says so.
   const auto duplicate = Tokenizer::Create(Bytes(twice.Model()), twice.Special());
-  EXPECT_EQ(duplicate.status().code(), StatusCode::kBadModel);
-  EXPECT_THAT(duplicate.status().message(), HasSubstr("already defined"));
+  ASSERT_TRUE(duplicate.ok());
+  for (const Status& status :
+       {(*duplicate)->WaitUntilReady(), (*duplicate)->Encode("hello", {}).status(),
+        (*duplicate)->Encode("hello", {.add_bos = true}).status()}) {
+    EXPECT_EQ(status.code(), StatusCode::kBadModel);
+    EXPECT_THAT(status.message(), HasSubstr("already defined"));
+  }
+  const std::vector<int32_t> hello = {twice.Id("hello")};
+  EXPECT_EQ(*(*duplicate)->Decode(hello, {}), "hello");
   const std::string model = vocabulary_.Model();
   for (const int32_t id : {-2, 1 << 30}) {
     SpecialTokens special = vocabulary_.Special();
