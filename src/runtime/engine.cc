@@ -147,6 +147,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
 
 Status Engine::StartBudget(const EngineOptions& options, uint64_t missing_cache_bytes) {
   budget_ = std::make_unique<MemoryBudget>(options.memory_budget_bytes);
+  media_cache_bytes_ = options.towers.cache_bytes;
   loaded_widths_.resize(text_config().num_layers());
   if (options.ple_mode == PleMode::kStream) {
     ple_cache_reclaimer_ = std::make_unique<PleCacheReclaimer>(ple_->cache());
@@ -219,8 +220,15 @@ Status Engine::AdmitTower(TowerKind kind) const {
       TowerBytes(*container_, vision ? SectionKind::kVision : SectionKind::kAudio);
   return budget_->Grow(
       vision ? "the vision tower" : "the audio tower",
-      [&](uint64_t&) { tower_reclaimer_->SetBytes(kind, bytes); },
-      [&](uint64_t&) { tower_reclaimer_->SetBytes(kind, 0); });
+      [&](uint64_t& fixed) {
+        tower_reclaimer_->SetBytes(kind, bytes);
+        // Soft tokens outlive their tower.
+        if (++num_admitted_ == 1) fixed += media_cache_bytes_;
+      },
+      [&](uint64_t& fixed) {
+        tower_reclaimer_->SetBytes(kind, 0);
+        if (--num_admitted_ == 0) fixed -= media_cache_bytes_;
+      });
 }
 
 Status Engine::LoadSlice(const SliceConfig& slice) const {

@@ -192,6 +192,8 @@ class Engine {
   // Neurons of each layer whose memory was granted; changed under the budget's lock.
   mutable std::vector<uint32_t> loaded_widths_;
   mutable uint64_t granted_weight_bytes_ = 0;
+  uint64_t media_cache_bytes_ = 0;
+  mutable uint64_t num_admitted_ = 0;  // towers, ever
   mutable std::mutex holders_mutex_;
   mutable std::vector<const MemoryHolder*> holders_;
 };

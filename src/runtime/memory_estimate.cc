@@ -9,6 +9,7 @@
 #include "base/math.h"
 #include "graph/packed_file.h"
 #include "kv/kv_cache.h"
+#include "modality/towers.h"
 #include "model/tensor_names.h"
 #include "runtime/decoder.h"
 #include "runtime/scratch.h"
@@ -178,6 +179,7 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
   if (query.audio) estimate.audio = TowerBytes(container, SectionKind::kAudio);
   estimate.other =
       kProcessBytes + kTokenizerFactor * SectionBytes(container, SectionKind::kTokenizer);
+  if (estimate.vision + estimate.audio != 0) estimate.other += TowersOptions().cache_bytes;
   return estimate;
 }
 
