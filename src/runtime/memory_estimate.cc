@@ -109,7 +109,8 @@ WeightBytes LoadedWeightBytes(const ContainerReader& container, std::span<const 
   uint64_t packing = 0;
   ForUsedTensors(container, widths, [&](const UsedTensor& tensor) {
     if (tensor.packed) {
-      sum.packed += RoundUp(tensor.bytes + tensor.outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
+      sum.packed +=
+          RoundUp(tensor.bytes + tensor.outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
       // Until a block is packed, the canonical pages of its one or two matrices are there too, or
       // those of a transposed one and a copy.
       packing = std::max(packing,
