@@ -140,8 +140,8 @@ enum {
 
 typedef struct nestling_engine_options {
   size_t struct_size;
-  /* Threads that compute, the caller's included. 0: one for each core that the process may use. At
-   * most 1024. */
+  /* Threads that compute, the caller's included. 0: one for each performance core that the
+   * process may use, within its control group's quota. At most 1024. */
   uint32_t num_threads;
   /* Most tokens of one prefill step; fewer (not below 16) where memory_budget_bytes wants it. More
    * is faster for long prompts and takes more memory. 0: the library chooses. */

@@ -34,7 +34,7 @@ void ModelOptions::AddTo(CLI::App& command) {
   command.add_option("model", model, "Container (.nest)")->required()->type_name("MODEL");
   command.add_option("--slice", slice, "Slice: a name in the container, or a JSON file")
       ->type_name("NAME");
-  command.add_option("-t,--threads", threads, "Threads (0: one for each core)")
+  command.add_option("-t,--threads", threads, "Threads (0: one for each performance core)")
       ->check(CLI::Range(0, 1024))
       ->type_name("N");
   command.add_option("--context", context, "Tokens that prompt and output may have together")

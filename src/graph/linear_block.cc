@@ -149,7 +149,7 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
   const std::lock_guard lock(context_.mutex());
   RETURN_IF_ERROR(XnnStatus(
       xnn_create_runtime_v4(raw, packed.provider(), context_.workspace(), context_.pool().get(),
-                            /*flags=*/0, &runtime_),
+                            XNN_FLAG_YIELD_WORKERS, &runtime_),
       "create a runtime"));
   RETURN_IF_ERROR(scope.status());
   for (uint32_t id = 0; id < num_external; ++id) values_.push_back({id, nullptr});

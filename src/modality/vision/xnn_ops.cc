@@ -54,7 +54,7 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
     scope.Name(floats.data(), std::move(entry), out * count * sizeof(float));
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_f32(count, out, count, out, floats.data(), /*bias=*/nullptr,
-                                          -kInfinity, kInfinity, /*flags=*/0,
+                                          -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
                                           /*code_cache=*/nullptr, packed.provider(), &op),
         "create a fully connected operator"));
   } else {
@@ -67,7 +67,8 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_qd8_f32_qc8w(
             count, out, count, out, int8.scales.data(), int8.codes.data(), /*bias=*/nullptr,
-            -kInfinity, kInfinity, /*flags=*/0, /*code_cache=*/nullptr, packed.provider(), &op),
+            -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS, /*code_cache=*/nullptr,
+            packed.provider(), &op),
         "create an int8 fully connected operator"));
   }
   pointwise.op_.reset(op);
@@ -126,7 +127,7 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
         xnn_create_convolution2d_nhwc_f32(
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
             u32(kernel), u32(kernel), u32(stride), u32(stride), 1, 1, /*groups=*/1, in, out, in,
-            out, floats.data(), bias.data(), -kInfinity, kInfinity, /*flags=*/0,
+            out, floats.data(), bias.data(), -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
             /*code_cache=*/nullptr, packed.provider(), &op),
         "create a convolution"));
   } else {
@@ -141,7 +142,7 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
             u32(kernel), u32(kernel), u32(stride), u32(stride), 1, 1, /*groups=*/1, in, out, in,
             out, int8.scales.data(), int8.codes.data(), bias.data(), -kInfinity, kInfinity,
-            /*flags=*/0, /*code_cache=*/nullptr, packed.provider(), &op),
+            XNN_FLAG_YIELD_WORKERS, /*code_cache=*/nullptr, packed.provider(), &op),
         "create an int8 convolution"));
   }
   conv.op_.reset(op);
@@ -171,7 +172,7 @@ Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::
       xnn_create_convolution2d_nhwc_f32(
           u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
           u32(kernel), u32(kernel), u32(stride), u32(stride), 1, 1, u32(channels), 1, 1, channels,
-          channels, floats.data(), /*bias=*/nullptr, -kInfinity, kInfinity, /*flags=*/0,
+          channels, floats.data(), /*bias=*/nullptr, -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
           /*code_cache=*/nullptr, packed.provider(), &op),
       "create a depthwise convolution"));
   conv.op_.reset(op);
