@@ -16,6 +16,7 @@
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/shared_kv_attention/shared_kv_attention.h"
 #include "kernels/softcap/softcap.h"
+#include "kernels/sparse_ffn/sparse_ffn.h"
 
 namespace nestling::kernels {
 namespace {
@@ -62,6 +63,7 @@ TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
   ExpectScalarOnlyAtTheEnd(RmsNormKernels());
   ExpectScalarOnlyAtTheEnd(SharedKvKernels());
   ExpectScalarOnlyAtTheEnd(SoftCapKernels());
+  ExpectScalarOnlyAtTheEnd(SparseFfnKernels());
 }
 
 TEST(DispatchTest, OneProcessorFamilyOnlyIsReported) {
