@@ -75,6 +75,32 @@ Result<StorageSize> MatrixStorage(DType dtype, Layout layout, std::span<const ui
   return size;
 }
 
+// Vectors of neurons: the rows of an up projection, the columns of a down projection.
+Result<StorageSize> NeuronStorage(DType dtype, Layout layout, std::span<const uint64_t> shape) {
+  if (shape.size() != 2 ||
+      (dtype != DType::kF32 && dtype != DType::kQ8C && dtype != DType::kQ4B32)) {
+    return BadModel("shape ", ShapeText(shape), " of ", DTypeName(dtype),
+                    ": the layout of neurons needs [out, in] of f32, q8c or q4b32");
+  }
+  const bool rows = layout == Layout::kNeuronRows;
+  const uint64_t neurons = shape[rows ? 0 : 1], length = shape[rows ? 1 : 0];
+  if (dtype != DType::kF32 && length % kBlockSize != 0) {
+    return BadModel("shape ", ShapeText(shape), ": quantised neurons need vectors of a multiple of ",
+                    kBlockSize);
+  }
+  uint64_t count = 0;
+  StorageSize size;
+  if (!CheckedMul(neurons, length, &count) || !ElementBytes(dtype, count, &size.bytes)) {
+    return TooLarge(shape);
+  }
+  if (dtype == DType::kQ4B32) {
+    size.scales_bytes = count / kBlockSize * 2;  // below `count`: no overflow
+  } else if (dtype == DType::kQ8C && !CheckedMul(neurons, sizeof(float), &size.scales_bytes)) {
+    return TooLarge(shape);
+  }
+  return size;
+}
+
 }  // namespace
 
 const char* DTypeName(DType dtype) {
@@ -132,6 +158,9 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
         return BadModel("shells: ", num_shells, ", want 1 to ", kMaxShells);
       }
       return MatrixStorage(dtype, layout, shape, num_shells);
+    case Layout::kNeuronRows:
+    case Layout::kNeuronColumns:
+      return NeuronStorage(dtype, layout, shape);
     case Layout::kPleRows: {
       if (shape.size() != 3) {
         return BadModel("shape ", ShapeText(shape), ": PLE rows need [vocab, layers, ple_dim]");
@@ -145,7 +174,7 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
       return size;
     }
   }
-  return BadModel("layout ", static_cast<int>(layout), ", want 0 to 3");
+  return BadModel("layout ", static_cast<int>(layout), ", want 0 to ", kNumLayouts - 1);
 }
 
 Result<uint64_t> PleSpanBytes(DType dtype, uint64_t ple_dim) {

@@ -28,7 +28,23 @@ inline constexpr size_t kMaxRank = 8;
 inline constexpr uint32_t kMaxShells = 64;  // of a layer
 inline constexpr uint32_t kMaxPleDim = 8192;
 
-enum class Layout : uint8_t { kRowMajor = 0, kTransposed = 1, kPleRows = 2, kTiled = 3 };
+enum class Layout : uint8_t {
+  kRowMajor = 0,
+  kTransposed = 1,
+  kPleRows = 2,
+  kTiled = 3,
+  kNeuronRows = 4,     // an up projection read a neuron (an output) at a time
+  kNeuronColumns = 5,  // a down projection read a neuron (an input) at a time
+};
+inline constexpr size_t kNumLayouts = 6;
+
+// Whether kernels of our own read matrices of a layout where they lie. The others are packed for
+// XNNPACK.
+inline bool IsReadInPlace(Layout layout) { return layout >= Layout::kTiled; }
+inline bool IsByNeuron(Layout layout) {
+  return layout == Layout::kNeuronRows || layout == Layout::kNeuronColumns;
+}
+
 // Outputs of a tile of the tiled layout.
 inline constexpr uint32_t kTileOutputs = 16;
 

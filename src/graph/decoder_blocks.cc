@@ -145,12 +145,17 @@ Status DecoderBlocks::LoadShells(uint32_t index, uint32_t width) {
     ASSIGN_OR_RETURN(const Matrix gate, matrix("mlp.gate_proj"));
     ASSIGN_OR_RETURN(const Matrix up, matrix("mlp.up_proj"));
     ASSIGN_OR_RETURN(const Matrix down, matrix("mlp.down_proj"));
+    const bool sparse = IsByNeuron(up.layout);  // CheckTextTensors: so is `down`
     const LinearOp gate_up[] = {{LinearWeight::Outputs(gate, shell.begin, shell.end), 0},
                                 {LinearWeight::Outputs(up, shell.begin, shell.end), 0}};
-    ASSIGN_OR_RETURN(shell.gate_up, MakeBlock(gate_up));
-    const LinearOp down_op[] = {{LinearWeight::Shell(down, number, shell.begin, shell.end), 0}};
-    ASSIGN_OR_RETURN(shell.down, MakeBlock(down_op));
-    loaded_parameters_ += shell.gate_up->num_parameters() + shell.down->num_parameters();
+    ASSIGN_OR_RETURN(shell.gate_up, MakeBlock(std::span(gate_up, sparse ? 1 : 2)));
+    if (!sparse) {
+      const LinearOp down_op[] = {{LinearWeight::Shell(down, number, shell.begin, shell.end), 0}};
+      ASSIGN_OR_RETURN(shell.down, MakeBlock(down_op));
+    } else if (layers_[index]->sparse == nullptr) {
+      layers_[index]->sparse = std::make_unique<SparseFfn>(up, down);
+    }
+    loaded_parameters_ += size_t{3} * gate.in * (shell.end - shell.begin);
     shells.push_back(std::move(shell));
   }
   return OkStatus();

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "graph/graph_context.h"
 #include "graph/linear_block.h"
+#include "graph/sparse_ffn.h"
 #include "model/weights.h"
 
 namespace nestling {
@@ -18,9 +19,10 @@ namespace nestling {
 struct FfnShell {
   uint32_t begin = 0;
   uint32_t end = 0;
-  // x [tokens, hidden] -> gate, up [tokens, end - begin].
+  // x [tokens, hidden] -> gate and, unless the layer is sparse, up; [tokens, end - begin].
   std::unique_ptr<LinearBlock> gate_up;
-  // [tokens, end - begin] -> this shell's share of the output, [tokens, hidden].
+  // [tokens, end - begin] -> this shell's share of the output, [tokens, hidden]; null if the layer
+  // is sparse.
   std::unique_ptr<LinearBlock> down;
 };
 
@@ -36,6 +38,8 @@ struct LayerBlocks {
   // attention output, LAuReL left -> o_proj, LAuReL right.
   std::unique_ptr<LinearBlock> attention_out;
   std::vector<FfnShell> shells;  // those loaded so far, in order
+  // Up and down projection of all shells, where they lie by neuron; else null.
+  std::unique_ptr<SparseFfn> sparse;
   // z [tokens, hidden], e [tokens, hidden] -> gate [tokens, P], PLE projection [tokens, P].
   std::unique_ptr<LinearBlock> ple_in;
   // [tokens, P] -> [tokens, hidden].

@@ -49,6 +49,40 @@ class WorkspaceCutter {
   size_t used_ = 0;
 };
 
+// A quantised copy of an input in the workspace.
+class Quantized {
+ public:
+  Quantized() = default;
+  Quantized(WorkspaceCutter* cutter, size_t num_tokens, size_t k)
+      : k_(k), codes_(cutter->Cut<int8_t>(num_tokens * k)), scales_(cutter->Cut<float>(num_tokens)),
+        offsets_(cutter->Cut<int32_t>(num_tokens * k / kernels::kTileInputs)),
+        totals_(cutter->Cut<int32_t>(num_tokens)) {}
+
+  // x [tokens, k].
+  void Fill(const float* x, size_t token) const {
+    kernels::QuantizeInputs(x + token * k_, k_, codes_ + token * k_, scales_ + token,
+                            offsets_ + token * k_ / kernels::kTileInputs, totals_ + token);
+  }
+  kernels::QuantizedInputs view() const { return {codes_, scales_, offsets_, totals_}; }
+
+ private:
+  size_t k_ = 0;
+  int8_t* codes_ = nullptr;
+  float* scales_ = nullptr;
+  int32_t* offsets_ = nullptr;
+  int32_t* totals_ = nullptr;
+};
+
+template <typename Body>
+void ForTokens(const ThreadPool& pool, size_t num_tokens, const Body& body) {
+  constexpr size_t kFewTokens = 8;  // not worth waking a worker
+  if (num_tokens <= kFewTokens) {
+    for (size_t token = 0; token < num_tokens; ++token) body(token);
+  } else {
+    pool.ParallelFor(num_tokens, body);
+  }
+}
+
 }  // namespace
 
 size_t LinearWorkspaceBytes(size_t num_tokens, size_t total_channels, size_t num_inputs) {
@@ -56,6 +90,14 @@ size_t LinearWorkspaceBytes(size_t num_tokens, size_t total_channels, size_t num
   // Four spans per input, each rounded up.
   return codes + codes / kernels::kTileInputs * sizeof(int32_t) +
          num_inputs * (num_tokens * (sizeof(float) + sizeof(int32_t)) + 4 * kAlignment);
+}
+
+kernels::QuantizedInputs QuantizeRows(const ThreadPool& pool, size_t num_tokens, size_t k,
+                                      const float* x, const LinearWorkspace& workspace) {
+  WorkspaceCutter cutter(workspace);
+  const Quantized quantized(&cutter, num_tokens, k);
+  ForTokens(pool, num_tokens, [&](size_t token) { quantized.Fill(x, token); });
+  return quantized.view();
 }
 
 void TiledOps::Add(const LinearWeight& weight, size_t input, size_t output) {
@@ -87,42 +129,23 @@ void TiledOps::Add(const LinearWeight& weight, size_t input, size_t output) {
 
 void TiledOps::Run(const ThreadPool& pool, size_t num_tokens, std::span<const float* const> inputs,
                    std::span<float* const> outputs, const LinearWorkspace& workspace) const {
-  struct Quantized {
-    int8_t* codes;
-    float* scales;
-    int32_t* offsets;
-    int32_t* totals;
-  };
   Quantized quantized[LinearBlock::kMaxInputs];
   WorkspaceCutter cutter(workspace);
   for (size_t i = 0; i < input_channels_.size(); ++i) {
     const size_t k = input_channels_[i];
-    if (k == 0) continue;
-    quantized[i] = {cutter.Cut<int8_t>(num_tokens * k), cutter.Cut<float>(num_tokens),
-                    cutter.Cut<int32_t>(num_tokens * k / kernels::kTileInputs),
-                    cutter.Cut<int32_t>(num_tokens)};
+    if (k != 0) quantized[i] = Quantized(&cutter, num_tokens, k);
   }
-  const auto quantize = [&](size_t token) {
+  ForTokens(pool, num_tokens, [&](size_t token) {
     for (size_t i = 0; i < input_channels_.size(); ++i) {
-      const size_t k = input_channels_[i];
-      if (k == 0) continue;
-      const Quantized& q = quantized[i];
-      kernels::QuantizeInputs(inputs[i] + token * k, k, q.codes + token * k, q.scales + token,
-                              q.offsets + token * k / kernels::kTileInputs, q.totals + token);
+      if (input_channels_[i] != 0) quantized[i].Fill(inputs[i], token);
     }
-  };
-  constexpr size_t kFewTokens = 8;  // not worth waking a worker
-  if (num_tokens <= kFewTokens) {
-    for (size_t token = 0; token < num_tokens; ++token) quantize(token);
-  } else {
-    pool.ParallelFor(num_tokens, quantize);
-  }
+  });
   pool.ParallelFor(units_.size(), [&](size_t index) {
     const Unit& unit = units_[index];
     const Op& op = ops_[unit.op];
     const Quantized& q = quantized[op.input];
     kernels::TiledArgs args;
-    args.x = {q.codes, q.scales, q.offsets, q.totals};
+    args.x = q.view();
     args.rows = num_tokens;
     args.k = op.in;
     args.codes = op.codes;

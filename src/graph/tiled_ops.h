@@ -22,6 +22,10 @@ struct LinearWorkspace {
 // Workspace for `num_inputs` inputs of `num_tokens` rows that are `total_channels` wide together.
 size_t LinearWorkspaceBytes(size_t num_tokens, size_t total_channels, size_t num_inputs);
 
+// One input of k channels, x [tokens, k], quantised for the kernels into the workspace.
+kernels::QuantizedInputs QuantizeRows(const ThreadPool& pool, size_t num_tokens, size_t k,
+                                      const float* x, const LinearWorkspace& workspace);
+
 // Fully connected operators whose weights lie in tiles and are read in place from the mapped
 // container: nothing is packed. Immutable; runs may overlap.
 class TiledOps {

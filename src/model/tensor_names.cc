@@ -85,11 +85,38 @@ std::string ShapeText(std::span<const uint64_t> shape) {
   return text + "]";
 }
 
-constexpr const char* kLayoutNames[] = {"row_major", "transposed", "ple_rows", "tiled"};
+constexpr const char* kLayoutNames[] = {"row_major", "transposed", "ple_rows",
+                                        "tiled",     "neuron_rows", "neuron_columns"};
 
 // Whether a tensor may lie in tiles instead: matrices that need not be f32.
 bool MayBeTiled(const TensorSpec& spec) {
   return spec.layout != Layout::kPleRows && !spec.keep_f32 && spec.shape.size() == 2;
+}
+
+// The layout that an up or down projection may have instead in layers of few active neurons.
+Layout NeuronLayout(const TensorSpec& spec) {
+  if (spec.name.ends_with(".mlp.up_proj")) return Layout::kNeuronRows;
+  if (spec.name.ends_with(".mlp.down_proj")) return Layout::kNeuronColumns;
+  return spec.layout;
+}
+
+// Both projections of a layer are read by neuron, or none; and only where a gate cuts neurons off.
+Status CheckNeurons(const ContainerReader& reader, uint32_t index) {
+  const auto layout = [&](const char* tensor) {
+    return reader.FindTensor(names::Layer(index, tensor))->layout;
+  };
+  const bool up = layout("mlp.up_proj") == Layout::kNeuronRows;
+  const bool down = layout("mlp.down_proj") == Layout::kNeuronColumns;
+  if (up != down) {
+    return BadModel("\"", reader.file().name(), "\": layer ", index, ": ",
+                    up ? "up_proj" : "down_proj", " lies by neuron and ",
+                    up ? "down_proj" : "up_proj", " does not");
+  }
+  if (up && !(reader.header().text.layers[index].activation_sparsity > 0)) {
+    return BadModel("\"", reader.file().name(), "\": layer ", index,
+                    ": its projections lie by neuron, but its activations are not sparse");
+  }
+  return OkStatus();
 }
 
 // What lies along shells does not cross them: rows of scales, blocks of scales, tiles.
@@ -117,7 +144,8 @@ Status CheckTensor(const TensorSpec& spec, const TensorInfo& tensor) {
     return BadModel("in section ", SectionName(tensor.section), ", want ",
                     SectionName(spec.section));
   }
-  if (tensor.layout != spec.layout && !(tensor.layout == Layout::kTiled && MayBeTiled(spec))) {
+  if (tensor.layout != spec.layout && tensor.layout != NeuronLayout(spec) &&
+      !(tensor.layout == Layout::kTiled && MayBeTiled(spec))) {
     return BadModel("layout ", kLayoutNames[static_cast<size_t>(tensor.layout)], ", want ",
                     kLayoutNames[static_cast<size_t>(spec.layout)]);
   }
@@ -159,7 +187,8 @@ Status CheckTextTensors(const ContainerReader& reader) {
     if (tensor == nullptr) return BadModel(where, " is missing");
     Status status = CheckTensor(spec, *tensor);
     const std::span<const uint32_t> cuts = CutsOf(spec.name, text);
-    if (status.ok() && (spec.layout == Layout::kTransposed || tensor->layout == Layout::kTiled)) {
+    if (status.ok() && !IsByNeuron(tensor->layout) &&
+        (spec.layout == Layout::kTransposed || tensor->layout == Layout::kTiled)) {
       status = CheckShells(spec, *tensor, cuts);
     }
     if (status.ok() && tensor->layout == Layout::kTiled && spec.name == names::kPleProjection &&
@@ -169,6 +198,7 @@ Status CheckTextTensors(const ContainerReader& reader) {
     }
     if (!status.ok()) return BadModel(where, ": ", status.message());
   }
+  for (uint32_t i = 0; i < text.num_layers(); ++i) RETURN_IF_ERROR(CheckNeurons(reader, i));
   return OkStatus();
 }
 

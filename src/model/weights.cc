@@ -40,14 +40,26 @@ float Unscaled(const Matrix& m, size_t index) {
   return 0.0f;
 }
 
+// Position in the storage of element (out, in) of a matrix that is not tiled.
+size_t Position(const Matrix& m, size_t out, size_t in) {
+  const bool by_input = m.layout == Layout::kTransposed || m.layout == Layout::kNeuronColumns;
+  const size_t index = by_input ? in * m.out + out : out * m.in + in;
+  if (!IsByNeuron(m.layout) || m.dtype != DType::kQ4B32) return index;
+  // Two halves of a block share its bytes.
+  const size_t in_block = index % kBlockSize;
+  return index - in_block + in_block % 16 * 2 + in_block / 16;
+}
+
 // Scale of element (out, in); `shell` is the one that `in` lies in.
 float Scale(const Matrix& m, size_t out, size_t in, size_t shell) {
   const bool transposed = m.layout == Layout::kTransposed;
+  const bool columns = m.layout == Layout::kNeuronColumns;
   switch (m.dtype) {
     case DType::kQ8C:
     case DType::kQ4C:
-      return Load<float>(m.scales, transposed ? shell * m.out + out : out);
+      return Load<float>(m.scales, columns ? in : transposed ? shell * m.out + out : out);
     case DType::kQ4B32: {
+      if (columns) return Bf16ToFloat(Load<uint16_t>(m.scales, (in * m.out + out) / kBlockSize));
       const size_t block = in / kBlockSize;
       return Bf16ToFloat(Load<uint16_t>(
           m.scales, transposed ? block * m.out + out : out * (m.in / kBlockSize) + block));
@@ -136,7 +148,7 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y) {
   if (matrix.layout == Layout::kTiled) return DequantizeTiledRow(matrix, out_index, y);
   for (size_t i = 0; i < matrix.in; ++i) {
-    y[i] = Unscaled(matrix, out_index * matrix.in + i) * Scale(matrix, out_index, i, 0);
+    y[i] = Unscaled(matrix, Position(matrix, out_index, i)) * Scale(matrix, out_index, i, 0);
   }
 }
 
@@ -150,7 +162,8 @@ std::vector<float> DequantizeAll(const Matrix& matrix) {
   for (size_t i = 0; i < matrix.in; ++i) {
     if (!matrix.shell_ends.empty() && i == matrix.shell_ends[shell]) ++shell;
     for (size_t o = 0; o < matrix.out; ++o) {
-      all[o * matrix.in + i] = Unscaled(matrix, i * matrix.out + o) * Scale(matrix, o, i, shell);
+      all[o * matrix.in + i] =
+          Unscaled(matrix, Position(matrix, o, i)) * Scale(matrix, o, i, shell);
     }
   }
   return all;

@@ -42,7 +42,7 @@ struct Matrix {
 Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> section,
                           std::span<const uint32_t> shell_ends = {});
 
-// y[in] = row `out_index` of a row-major or tiled matrix, as f32.
+// y[in] = row `out_index` of a matrix that is not transposed, as f32.
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y);
 
 // [out, in] f32, whatever the layout. For tests and small matrices: it takes out * in * 4 bytes.

@@ -9,6 +9,8 @@ namespace nestling {
 namespace {
 
 constexpr std::string_view kLayerPrefix = "layers.";
+// Reading single neurons pays when at most about one in six is active (benchmarks/sparse_ffn_bench).
+constexpr float kLeastSparsityOfNeurons = 0.85f;
 
 bool IsUnquantised(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
@@ -26,6 +28,17 @@ DType TowerFormat(const FormatOptions& options) {
 }
 
 bool IsBlocked(uint64_t size) { return size % kBlockSize == 0; }
+
+// The layout of the projections around a gate that few neurons pass.
+Layout NeuronLayout(const TensorSpec& spec, const TextConfig& text) {
+  const std::optional<uint32_t> layer = LayerOfTensor(spec.name);
+  if (!layer || !(text.layers[*layer].activation_sparsity >= kLeastSparsityOfNeurons)) {
+    return spec.layout;
+  }
+  if (spec.name.ends_with(".mlp.up_proj")) return Layout::kNeuronRows;
+  if (spec.name.ends_with(".mlp.down_proj")) return Layout::kNeuronColumns;
+  return spec.layout;
+}
 
 }  // namespace
 
@@ -59,6 +72,12 @@ DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
 }
 
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
+  if (const Layout layout = NeuronLayout(spec, text);
+      IsByNeuron(layout) &&
+      (dtype == DType::kF32 || ((dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
+                                IsBlocked(text.hidden_size)))) {
+    return layout;
+  }
   const bool tiles = !IsUnquantised(dtype) && spec.layout != Layout::kPleRows && spec.shape.size() == 2;
   if (!tiles || spec.shape[0] % kTileOutputs != 0 || !IsBlocked(spec.shape[1])) return spec.layout;
   // Slices cut the feed-forward matrices at their shells, and layers the PLE projection.
@@ -66,6 +85,12 @@ Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
   if (!std::all_of(cuts.begin(), cuts.end(), IsBlocked)) return spec.layout;
   if (spec.name == names::kPleProjection && text.ple_dim % kTileOutputs != 0) return spec.layout;
   return Layout::kTiled;
+}
+
+bool NeedsMoreBits(SourceDType source, DType dtype, Layout layout) {
+  const bool few_bits = source != SourceDType::kF32 && source != SourceDType::kF16 &&
+                        source != SourceDType::kBF16 && source != SourceDType::kQ8_0;
+  return few_bits && dtype == DType::kQ4B32 && layout == Layout::kNeuronColumns;
 }
 
 DType TowerFormatFor(SectionKind section, const std::string& name,

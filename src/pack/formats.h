@@ -10,6 +10,7 @@
 #include "container/header_fields.h"
 #include "container/types.h"
 #include "model/tensor_names.h"
+#include "pack/tensor_source.h"
 
 namespace nestling {
 
@@ -30,8 +31,13 @@ Status CheckFormatOptions(const FormatOptions& options);
 DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
                 const FormatOptions& options);
 
-// The layout of a tensor of the text decoder in that format: tiles wherever the matrix kernels can
-// read them in place, the specification's layout elsewhere. `text` is the whole model, so that a
+// Whether a source of 4-bit blocks along the inputs should become q8c where `layout` wants q4b32: a
+// down projection that lies by neuron has its blocks along the outputs, and rounding to 4 bits twice
+// along two axes costs more accuracy than the first time did.
+bool NeedsMoreBits(SourceDType source, DType dtype, Layout layout);
+
+// The layout of a tensor of the text decoder in that format: by neuron where the
+// feed-forward network is sparse, tiles wherever the matrix kernels can read them in place, the specification's layout elsewhere. `text` is the whole model, so that a
 // sub-model gets the same bytes.
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text);
 

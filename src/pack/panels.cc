@@ -9,6 +9,7 @@
 
 #include "pack/parallel.h"
 #include "pack/quantise.h"
+#include "pack/transpose.h"
 
 namespace nestling {
 namespace {
@@ -16,7 +17,7 @@ namespace {
 // f32 values that a thread converts at a time: 4 MiB.
 constexpr uint64_t kPanelElements = 1 << 20;
 
-// What one thread does at a time: rows of a tensor, or columns (neurons) of a transposed one.
+// What one thread does at a time: rows of a tensor, or columns (neurons) of one that lies in columns.
 struct Panel {
   const PackedTensor* tensor;
   uint64_t begin;
@@ -68,8 +69,17 @@ void AddTiledPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
   }
 }
 
+void AddNeuronColumnPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
+  const uint64_t out = tensor.plan.shape[0], neurons = tensor.plan.shape[1];
+  const uint64_t step = std::max<uint64_t>(1, kPanelElements / out);
+  for (uint64_t begin = 0; begin < neurons; begin += step) {
+    panels->push_back({&tensor, begin, std::min(begin + step, neurons)});
+  }
+}
+
 void AddPanels(const PackedTensor& tensor, std::vector<Panel>* panels) {
   if (tensor.plan.layout == Layout::kTiled) return AddTiledPanels(tensor, panels);
+  if (tensor.plan.layout == Layout::kNeuronColumns) return AddNeuronColumnPanels(tensor, panels);
   if (tensor.plan.layout != Layout::kTransposed) {
     const uint64_t rows = NumRows(tensor.plan);
     const uint64_t step = std::max<uint64_t>(1, kPanelElements / SourceRowLength(tensor));
@@ -101,9 +111,10 @@ class PanelWriter {
   Status Write(const Panel& panel, Scratch* scratch) {
     const PackedTensor& tensor = *panel.tensor;
     const Layout layout = tensor.plan.layout;
-    const Status status = layout == Layout::kTiled        ? WriteTiles(panel, scratch)
-                          : layout == Layout::kTransposed ? WriteColumns(panel, scratch)
-                                                          : WriteRows(panel, scratch);
+    const Status status = layout == Layout::kTiled           ? WriteTiles(panel, scratch)
+                          : layout == Layout::kTransposed    ? WriteColumns(panel, scratch)
+                          : layout == Layout::kNeuronColumns ? WriteNeuronColumns(panel, scratch)
+                                                             : WriteRows(panel, scratch);
     if (status.ok()) return status;
     return Status(status.code(),
                   StrCat("tensor \"", tensor.source->name, "\": ", status.message()));
@@ -118,6 +129,8 @@ class PanelWriter {
     QuantisedPanel& out = scratch->panel;
     if (plan.layout == Layout::kPleRows) {
       QuantisePleRows(plan.dtype, values, plan.shape.back(), &out);
+    } else if (plan.layout == Layout::kNeuronRows) {
+      QuantiseNeurons(plan.dtype, values, RowLength(plan), &out);
     } else {
       QuantiseRows(plan.dtype, values, RowLength(plan), &out);
     }
@@ -210,6 +223,19 @@ class PanelWriter {
                             begin / kBlockSize * out * sizeof(uint16_t), scratch->panel));
     }
     return OkStatus();
+  }
+
+  Status WriteNeuronColumns(const Panel& panel, Scratch* scratch) {
+    const TensorPlan& plan = panel.tensor->plan;
+    const uint64_t out = plan.shape[0], neurons = panel.end - panel.begin;
+    RETURN_IF_ERROR(
+        ReadColumns(*panel.tensor, 0, out, panel.begin, panel.end, &scratch->values));
+    RETURN_IF_ERROR(CheckValues(plan.dtype, scratch->values));
+    scratch->gathered.resize(scratch->values.size());
+    Transpose(scratch->values.data(), out, neurons, scratch->gathered.data());
+    QuantiseNeurons(plan.dtype, scratch->gathered, out, &scratch->panel);
+    return Store(plan.name, panel.begin * (scratch->panel.elements.size() / neurons),
+                 panel.begin * (scratch->panel.scales.size() / neurons), scratch->panel);
   }
 
   // values = [row_end - row_begin, end - begin] of the source.

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/math.h"
+#include "pack/transpose.h"
 
 // One copy of the hot loops per instruction set, chosen when the library is loaded. The sanitizers
 // do not survive the loader's early call, and only glibc makes it.
@@ -317,21 +318,6 @@ void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
   }
 }
 
-// [rows, columns] -> [columns, rows], in tiles that stay in the first-level cache.
-template <typename T>
-void Transpose(const T* in, size_t rows, size_t columns, T* out) {
-  constexpr size_t kTile = 32;
-  for (size_t r0 = 0; r0 < rows; r0 += kTile) {
-    const size_t r1 = std::min(r0 + kTile, rows);
-    for (size_t c0 = 0; c0 < columns; c0 += kTile) {
-      const size_t c1 = std::min(c0 + kTile, columns);
-      for (size_t c = c0; c < c1; ++c) {
-        for (size_t r = r0; r < r1; ++r) out[c * rows + r] = in[r * columns + c];
-      }
-    }
-  }
-}
-
 }  // namespace
 
 Status CheckValues(DType dtype, std::span<const float> values) {
@@ -360,6 +346,23 @@ void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length
                    QuantisedPanel* panel) {
   QuantiseRowsWith(Signs::kBoth, dtype, values, row_length, panel);
   ArrangeTiles(dtype, row_length, panel);
+}
+
+void QuantiseNeurons(DType dtype, std::span<const float> values, size_t length,
+                     QuantisedPanel* panel) {
+  QuantiseRowsWith(Signs::kBoth, dtype, values, length, panel);
+  if (dtype != DType::kQ4B32) return;
+  for (size_t begin = 0; begin < panel->elements.size(); begin += kBlockSize / 2) {
+    std::byte* const block = panel->elements.data() + begin;
+    std::byte row[kBlockSize / 2];
+    std::memcpy(row, block, sizeof row);
+    // Element i in the low half, element i + 16 in the high half.
+    for (size_t i = 0; i < kBlockSize / 2; ++i) {
+      const std::byte low = row[i / 2], high = row[(i + 16) / 2];
+      block[i] = i % 2 != 0 ? (low >> 4) | (high & std::byte{0xf0})
+                            : (low & std::byte{15}) | (high << 4);
+    }
+  }
 }
 
 void QuantisePleRows(DType dtype, std::span<const float> values, size_t ple_dim,

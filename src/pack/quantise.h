@@ -18,7 +18,7 @@ namespace nestling {
 // MatFormer prefix has the same bytes as the same prefix of the whole model.
 //
 // Scales are normal numbers, and positive where XNNPACK reads them (row-major and transposed). In
-// 4-bit tiles and PLE spans, which only our own kernels read, they may be negative: the codes -8..7
+// 4-bit tiles, neurons and PLE spans, which only our own kernels read, they may be negative: the codes -8..7
 // are not symmetric, and with the better sign the squared error is about 12 % lower. A group of
 // zeros has scale 1.
 // The result does not depend on the machine: the same additions in the same order everywhere.
@@ -41,6 +41,11 @@ void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
 // is a multiple of 16, row_length that of the shell and a multiple of 32.
 void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length,
                    QuantisedPanel* panel);
+
+// kNeuronRows and kNeuronColumns, f32, q8c and q4b32: `values` is [neurons, length], the vectors of
+// whole neurons; length is a multiple of 32 unless f32.
+void QuantiseNeurons(DType dtype, std::span<const float> values, size_t length,
+                     QuantisedPanel* panel);
 
 // kPleRows: `values` is [tokens, layers, ple_dim]; each span of ple_dim is followed by its scales.
 void QuantisePleRows(DType dtype, std::span<const float> values, size_t ple_dim,

@@ -19,6 +19,8 @@
 
 namespace nestling {
 
+struct FfnShell;
+
 // The forward pass of one session: chunks of tokens through the layers of a slice. Formulas and
 // their numbers are those of gemma3n.md section 2. One thread at a time.
 class Decoder {
@@ -116,6 +118,10 @@ class Decoder {
   Status FinishLayer(Pass& pass, const Step& step);
   void Attend(Pass& pass, const Step& step);
   Status FeedForward(Pass& pass, const Step& step);
+  // Where the gate of token t of a sparse layer lets neurons pass; `shells` are the slice's.
+  float GateCut(const Pass& pass, const Step& step, std::span<const FfnShell> shells,
+                size_t t) const;
+  void RunSparseFfn(Pass& pass, const Step& step, std::span<const FfnShell> shells);
   void Correct(Pass& pass, const Step& step);
   Status AddPle(Pass& pass, const Step& step);
   static void KeepLastRow(Pass& pass, const TextConfig& config);

@@ -30,6 +30,11 @@ void SmallMatVec(std::span<const float> matrix, const float* x, size_t columns, 
   }
 }
 
+// Row t of a shell's [rows, width] matrix, which begins at rows * shell.begin.
+float* ShellRow(float* base, size_t rows, const FfnShell& shell, size_t t) {
+  return base + rows * shell.begin + t * (shell.end - shell.begin);
+}
+
 }  // namespace
 
 Status Decoder::RunLayer(Pass& pass, const Step& step) {
@@ -205,6 +210,38 @@ void Decoder::Attend(Pass& pass, const Step& step) {
   }
 }
 
+float Decoder::GateCut(const Pass& pass, const Step& step, std::span<const FfnShell> shells,
+                       size_t t) const {
+  // The statistics run over the slice's whole width (gemma3n.md 2.8), population deviation.
+  const float count = static_cast<float>(step.ffn_width);
+  const auto gate = [&](const FfnShell& shell) { return ShellRow(pass.s.gate, pass.rows, shell, t); };
+  float sum = 0.0f, squares = 0.0f;
+  for (const FfnShell& shell : shells) sum += kernels::Sum(gate(shell), shell.end - shell.begin);
+  const float mean = sum / count;
+  for (const FfnShell& shell : shells) {
+    squares += kernels::SumSquaredDeviation(gate(shell), shell.end - shell.begin, mean);
+  }
+  return mean + sparsity_z_[step.layer] * std::sqrt(squares / count);
+}
+
+void Decoder::RunSparseFfn(Pass& pass, const Step& step, std::span<const FfnShell> shells) {
+  static_assert(SparseFfn::kFewTokens >= kExactTokens);
+  ForRows(engine_.pool(), pass.rows,
+          [&](size_t t) { pass.s.cuts[t] = GateCut(pass, step, shells, t); });
+  GateShell gates[kMaxShells];
+  for (size_t i = 0; i < shells.size(); ++i) {
+    gates[i] = {ShellRow(pass.s.gate, pass.rows, shells[i], 0), shells[i].begin, shells[i].end};
+  }
+  blocks_.layer(step.layer)
+      .sparse->Run(engine_.pool(), {.num_tokens = pass.rows,
+                                    .x = pass.s.x,
+                                    .shells = std::span<const GateShell>(gates, shells.size()),
+                                    .cuts = pass.s.cuts,
+                                    .memory = {pass.s.neurons, pass.s.up, pass.s.neuron_starts},
+                                    .workspace = pass.s.linear,
+                                    .out = pass.s.ffn_out});
+}
+
 Status Decoder::FeedForward(Pass& pass, const Step& step) {
   const LayerBlocks& layer = blocks_.layer(step.layer);
   const size_t hidden = config_.hidden_size, rows = pass.rows;
@@ -212,37 +249,24 @@ Status Decoder::FeedForward(Pass& pass, const Step& step) {
   size_t num_shells = 0;
   for (uint32_t end = 0; end < step.ffn_width; ++num_shells) {
     const FfnShell& shell = layer.shells[num_shells];
-    float* outputs[] = {pass.s.gate + rows * shell.begin, pass.s.up + rows * shell.begin};
-    RETURN_IF_ERROR(shell.gate_up->Run(rows, inputs, outputs, pass.s.linear));
+    float* outputs[] = {ShellRow(pass.s.gate, rows, shell, 0), ShellRow(pass.s.up, rows, shell, 0)};
+    RETURN_IF_ERROR(shell.gate_up->Run(rows, inputs,
+                                       std::span(outputs, layer.sparse != nullptr ? 1 : 2),
+                                       pass.s.linear));
     end = shell.end;
   }
   const std::span<const FfnShell> shells(layer.shells.data(), num_shells);
+  if (layer.sparse != nullptr) {
+    RunSparseFfn(pass, step, shells);
+    return OkStatus();
+  }
 
   const bool sparse = config_.layers[step.layer].activation_sparsity > 0;
-  const float z = sparsity_z_[step.layer];
   ForRows(engine_.pool(), rows, [&](size_t t) {
-    // Row t of a shell's [rows, width] matrix, which begins at rows * shell.begin.
-    const auto at = [&](float* base, const FfnShell& shell) {
-      return base + rows * shell.begin + t * (shell.end - shell.begin);
-    };
-    float cut = 0.0f;
-    if (sparse) {
-      // The statistics run over the slice's whole width (gemma3n.md 2.8), population deviation.
-      const float count = static_cast<float>(step.ffn_width);
-      float sum = 0.0f, squares = 0.0f;
-      for (const FfnShell& shell : shells) {
-        sum += kernels::Sum(at(pass.s.gate, shell), shell.end - shell.begin);
-      }
-      const float mean = sum / count;
-      for (const FfnShell& shell : shells) {
-        squares +=
-            kernels::SumSquaredDeviation(at(pass.s.gate, shell), shell.end - shell.begin, mean);
-      }
-      cut = mean + z * std::sqrt(squares / count);
-    }
+    const float cut = sparse ? GateCut(pass, step, shells, t) : 0.0f;
     for (const FfnShell& shell : shells) {
-      float* gate = at(pass.s.gate, shell);
-      const float* up = at(pass.s.up, shell);
+      float* gate = ShellRow(pass.s.gate, rows, shell, t);
+      const float* up = ShellRow(pass.s.up, rows, shell, t);
       const size_t width = shell.end - shell.begin;
       if (sparse) {
         kernels::SparseGeluGate(gate, up, gate, width, cut);
@@ -254,7 +278,7 @@ Status Decoder::FeedForward(Pass& pass, const Step& step) {
 
   for (const FfnShell& shell : shells) {
     const bool first = shell.begin == 0;
-    const float* down_inputs[] = {pass.s.gate + rows * shell.begin};
+    const float* down_inputs[] = {ShellRow(pass.s.gate, rows, shell, 0)};
     float* outputs[] = {first ? pass.s.ffn_out : pass.s.shell_out};
     RETURN_IF_ERROR(shell.down->Run(rows, down_inputs, outputs, pass.s.linear));
     if (first) continue;

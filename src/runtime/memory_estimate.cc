@@ -49,6 +49,7 @@ struct UsedTensor {
   SectionKind section;
   uint64_t bytes;
   uint64_t outputs;
+  double read_per_token;  // share of the bytes: only the active neurons of a sparse layer
 };
 
 // Calls visit(UsedTensor) for each tensor that layers of these widths read.
@@ -62,10 +63,11 @@ void ForUsedTensors(const ContainerReader& container, std::span<const uint32_t> 
     const TensorInfo* info = container.FindTensor(spec.name);
     if (info == nullptr || spec.section == SectionKind::kPle) continue;
     // Small tensors of f32 (norms, routers) are read in place, like tiles.
-    const bool packed = !spec.keep_f32 && info->layout != Layout::kTiled;
+    const bool packed = !spec.keep_f32 && !IsReadInPlace(info->layout);
+    double read = 1.0;
     const uint64_t bytes = info->bytes + info->scales_bytes;
     const auto use = [&](uint64_t used_bytes, uint64_t outputs) {
-      visit(UsedTensor{packed, used_bytes == bytes, spec.section, used_bytes, outputs});
+      visit(UsedTensor{packed, used_bytes == bytes, spec.section, used_bytes, outputs, read});
     };
     const uint64_t outputs = info->shape[0];
     std::string_view rest;
@@ -78,6 +80,9 @@ void ForUsedTensors(const ContainerReader& container, std::span<const uint32_t> 
       continue;
     } else if (rest.starts_with(".mlp.")) {
       const uint64_t whole = config.layers[static_cast<size_t>(layer)].ffn_width();
+      if (IsByNeuron(info->layout)) {
+        read -= static_cast<double>(config.layers[static_cast<size_t>(layer)].activation_sparsity);
+      }
       const uint64_t used_bytes = static_cast<uint64_t>(
           static_cast<double>(bytes) * static_cast<double>(used) / static_cast<double>(whole));
       use(used_bytes, rest == ".mlp.down_proj" ? outputs : used);
@@ -187,7 +192,10 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
 uint64_t WeightBytesPerToken(const ContainerReader& container, const SliceConfig& slice) {
   uint64_t sum = 0;
   ForUsedTensors(container, SliceWidths(container.header().text, slice),
-                 [&sum](const UsedTensor& tensor) { sum += tensor.bytes; });
+                 [&sum](const UsedTensor& tensor) {
+                   sum += static_cast<uint64_t>(static_cast<double>(tensor.bytes) *
+                                                tensor.read_per_token);
+                 });
   return sum;
 }
 

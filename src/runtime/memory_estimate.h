@@ -62,7 +62,7 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
                                       const MemoryQuery& query);
 
 // Bytes of weights that one decoded token reads: every weight of the slice once, the embedding as
-// the output head.
+// the output head; of a sparse layer's up and down projection what active neurons need.
 uint64_t WeightBytesPerToken(const ContainerReader& container, const SliceConfig& slice);
 
 // f32 for unquantised containers (the reference), f16 otherwise.

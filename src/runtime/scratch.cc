@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/math.h"
+#include "graph/sparse_ffn.h"
 #include "kernels/attention/attention.h"
 
 namespace nestling {
@@ -36,6 +37,10 @@ std::vector<Scratch::Part> Scratch::Plan(const TextConfig& config, size_t tokens
               kAlignment / sizeof(float));
   max_tokens = tokens;
 
+  const bool sparse = std::any_of(
+      config.layers.begin(), config.layers.end(),
+      [](const LayerConfig& layer) { return layer.activation_sparsity > 0; });
+  const size_t list = sparse ? SparseFfnMemory::ListElements(tokens, ffn) : 0;
   std::vector<Part> parts = {
       {&embedding, tokens * hidden},
       {&x, tokens * hidden},
@@ -48,7 +53,10 @@ std::vector<Scratch::Part> Scratch::Plan(const TextConfig& config, size_t tokens
       {&laurel_out, tokens * hidden},
       {&u, tokens * hidden},
       {&gate, tokens * ffn},
-      {&up, tokens * ffn},
+      {&up, std::max(tokens * ffn, list)},
+      {&neurons_, list},
+      {&neuron_starts_, sparse ? SparseFfnMemory::StartElements(tokens, ffn) : 0},
+      {&cuts, tokens},
       {&ffn_out, tokens * hidden},
       {&shell_out, tokens * hidden},
       {&ple_input, tokens * hidden},
@@ -95,6 +103,8 @@ Result<std::unique_ptr<Scratch>> Scratch::Create(const TextConfig& config, size_
     *part.pointer = reinterpret_cast<float*>(next);
     next += PartBytes(part.floats * sizeof(float));
   }
+  scratch->neurons = reinterpret_cast<uint32_t*>(scratch->neurons_);
+  scratch->neuron_starts = reinterpret_cast<uint32_t*>(scratch->neuron_starts_);
   return scratch;
 }
 

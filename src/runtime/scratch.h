@@ -37,7 +37,11 @@ class Scratch {
   float* laurel_out;      // [T, hidden]
   float* u;               // residual around the FFN [T, hidden]
   float* gate;            // shell after shell, each [T, width of the shell]
-  float* up;              // likewise
+  float* up;              // likewise; also as large as SparseFfnMemory wants
+  // Lists of active neurons, where a layer is sparse; the factors are `up`.
+  uint32_t* neurons;
+  uint32_t* neuron_starts;
+  float* cuts;            // gates of sparse layers pass above [T]
   float* ffn_out;         // [T, hidden]
   float* shell_out;       // [T, hidden]
   float* ple_input;       // z [T, hidden]
@@ -65,6 +69,8 @@ class Scratch {
   std::vector<Part> Plan(const TextConfig& config, size_t tokens);
   static size_t TotalBytes(const LinearWorkspace& linear, std::span<const Part> parts);
 
+  float* neurons_;  // what the public ones point to, as elements of 4 bytes
+  float* neuron_starts_;
   LazyMemory memory_;
 };
 

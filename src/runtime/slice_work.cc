@@ -16,13 +16,20 @@ class Summing {
  public:
   explicit Summing(const ContainerReader& container) : container_(container) {}
 
-  // `part` / `whole` of a tensor; none if the model does not have it.
-  void Add(const std::string& name, WeightWork& work, uint64_t part = 1, uint64_t whole = 1) const {
+  // `part` / `whole` of a tensor; none if the model does not have it. Of one that lies by neuron,
+  // the share `active` of that.
+  void Add(const std::string& name, WeightWork& work, uint64_t part = 1, uint64_t whole = 1,
+           double active = 1.0) const {
     const TensorInfo* info = container_.FindTensor(name);
     if (info == nullptr) return;
-    work.bytes += Part(info->bytes + info->scales_bytes, part, whole);
+    const auto used = [&](uint64_t count) {
+      const uint64_t used_count = Part(count, part, whole);
+      if (!IsByNeuron(info->layout)) return used_count;
+      return static_cast<uint64_t>(static_cast<double>(used_count) * active);
+    };
+    work.bytes += used(info->bytes + info->scales_bytes);
     if (info->shape.size() != 2) return;  // norms
-    work.products += Part(info->shape[0] * info->shape[1], part, whole);
+    work.products += used(info->shape[0] * info->shape[1]);
   }
 
  private:
@@ -69,7 +76,8 @@ SliceWork WorkOfSlice(const ContainerReader& container, const SliceConfig& slice
       sum.Add(names::Layer(layer, tensor), rest);
     }
     for (const char* tensor : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) {
-      sum.Add(names::Layer(layer, tensor), rest, width, whole);
+      sum.Add(names::Layer(layer, tensor), rest, width, whole,
+              1.0 - static_cast<double>(config.layers[layer].activation_sparsity));
     }
     sum.Add(names::kPleProjection, rest, 1, config.num_layers());
   }

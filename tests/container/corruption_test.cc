@@ -287,7 +287,7 @@ TEST(CorruptionTest, ShapesTypesAndSizesMustAgree) {
        [](ContainerHeader& h) { Find(h, "embed_tokens").layout = Layout::kPleRows; }},
       {"element type 6", [](ContainerHeader& h) { h.tensors[4].dtype = DType(6); }},
       {"element type 255", [](ContainerHeader& h) { h.tensors[4].dtype = DType(255); }},
-      {"layout 4", [](ContainerHeader& h) { h.tensors[4].layout = nestling::Layout(4); }},
+      {"layout 6", [](ContainerHeader& h) { h.tensors[4].layout = nestling::Layout(6); }},
   });
 }
 

@@ -33,6 +33,11 @@ TEST(StorageSizeTest, FollowsFromTypeLayoutAndShape) {
       {DType::kQ8C, Layout::kTiled, {32, 64}, 3, 2048, 384},
       {DType::kQ4C, Layout::kTiled, {32, 64}, 3, 1024, 384},
       {DType::kQ4B32, Layout::kTiled, {32, 64}, 3, 1024, 128},
+      {DType::kF32, Layout::kNeuronRows, {3, 5}, 1, 60, 0},
+      {DType::kQ8C, Layout::kNeuronRows, {3, 64}, 1, 192, 12},
+      {DType::kQ8C, Layout::kNeuronColumns, {64, 3}, 1, 192, 12},
+      {DType::kQ4B32, Layout::kNeuronRows, {3, 64}, 1, 96, 12},
+      {DType::kQ4B32, Layout::kNeuronColumns, {64, 3}, 1, 96, 12},
       {DType::kF32, Layout::kPleRows, {10, 3, 8}, 1, 960, 0},
       {DType::kQ8C, Layout::kPleRows, {10, 3, 8}, 1, 360, 0},
       {DType::kQ4C, Layout::kPleRows, {10, 3, 8}, 1, 240, 0},
@@ -78,7 +83,14 @@ TEST(StorageSizeTest, RefusesShapesThatTheFormatCannotHold) {
       {DType::kQ4C, Layout::kTiled, {8, 32}, 1, 0, 0},
       {DType::kQ8C, Layout::kTiled, {16, 32}, 0, 0, 0},
       {DType::kQ8C, Layout::kTiled, {big, 32}, 1, 0, 0},
-      {DType::kF32, static_cast<Layout>(4), {4, 5}, 1, 0, 0},
+      {DType::kQ8C, Layout::kNeuronRows, {64, 48}, 1, 0, 0},     // half a block
+      {DType::kQ4B32, Layout::kNeuronColumns, {48, 64}, 1, 0, 0},
+      {DType::kQ4C, Layout::kNeuronRows, {64, 64}, 1, 0, 0},
+      {DType::kBF16, Layout::kNeuronColumns, {64, 64}, 1, 0, 0},
+      {DType::kF32, Layout::kNeuronRows, {4, 5, 6}, 1, 0, 0},
+      {DType::kF32, Layout::kNeuronRows, {big, 32}, 1, 0, 0},    // bytes overflow
+      {DType::kQ8C, Layout::kNeuronColumns, {32, big}, 1, 0, 0},
+      {DType::kF32, static_cast<Layout>(6), {4, 5}, 1, 0, 0},
   };
   for (const StorageCase& c : cases) {
     SCOPED_TRACE(::testing::Message() << "case " << &c - cases);

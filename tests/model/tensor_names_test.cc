@@ -101,8 +101,10 @@ TensorInfo& Find(ContainerHeader& header, const std::string& name) {
   return header.tensors[0];
 }
 
-void ExpectRefused(DType dtype, std::initializer_list<Damage> cases, bool tiles = false) {
+void ExpectRefused(DType dtype, std::initializer_list<Damage> cases, bool tiles = false,
+                   bool neurons = false) {
   testing::TinyModelOptions options;
+  options.neurons = neurons;
   options.tiles = tiles;
   options.num_layers = 5;
   options.num_kv_shared_layers = 0;
@@ -190,6 +192,22 @@ TEST(CheckTextTensorsTest, ShellsDoNotCutTiles) {
   ExpectRefused(DType::kQ8C, {through_a_tile}, /*tiles=*/true);
   ExpectRefused(DType::kQ4C, {through_a_tile}, /*tiles=*/true);
   ExpectRefused(DType::kQ4B32, {through_a_tile}, /*tiles=*/true);
+}
+
+TEST(CheckTextTensorsTest, ProjectionsLieByNeuronTogetherAndOnlyWhereTheGateIsSparse) {
+  const std::initializer_list<Damage> cases = {
+      {"layer 1: up_proj lies by neuron and down_proj does not",
+       [](ContainerHeader& h) { Find(h, "layers.1.mlp.down_proj").layout = Layout::kTransposed; }},
+      {"layer 1: down_proj lies by neuron and up_proj does not",
+       [](ContainerHeader& h) { Find(h, "layers.1.mlp.up_proj").layout = Layout::kRowMajor; }},
+      {"layer 1: its projections lie by neuron, but its activations are not sparse",
+       [](ContainerHeader& h) { h.fields.text.layers[1].activation_sparsity = 0.0f; }},
+      {"gate_proj\": layout neuron_rows, want row_major",
+       [](ContainerHeader& h) { Find(h, "layers.1.mlp.gate_proj").layout = Layout::kNeuronRows; }},
+      {"down_proj\": layout neuron_rows, want transposed",
+       [](ContainerHeader& h) { Find(h, "layers.1.mlp.down_proj").layout = Layout::kNeuronRows; }},
+  };
+  ExpectRefused(DType::kF32, cases, /*tiles=*/false, /*neurons=*/true);
 }
 
 }  // namespace

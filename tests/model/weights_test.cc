@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/math.h"
 #include "base/memory_info.h"
 #include "model/tensor_names.h"
 #include "tests/support/tiny_model.h"
@@ -64,7 +65,7 @@ void ExpectStoredValues(TinyModelOptions options, DType dtype) {
     for (const float value : want) most = std::max(most, std::abs(value));
     const float tolerance = Tolerance(matrix->dtype, most);
     for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << i;
-    if (matrix->layout == Layout::kTransposed) continue;
+    if (matrix->layout == Layout::kTransposed || matrix->layout == Layout::kNeuronColumns) continue;
     std::vector<float> row(matrix->in);
     DequantizeRow(*matrix, matrix->out - 1, row.data());
     EXPECT_EQ(row, std::vector<float>(got.end() - static_cast<ptrdiff_t>(row.size()), got.end()));
@@ -76,6 +77,13 @@ TEST_P(WeightsTest, EveryMatrixIsWhatWasStored) { ExpectStoredValues({}, GetPara
 TEST_P(WeightsTest, EveryMatrixIsWhatWasStoredInTiles) {
   TinyModelOptions options;
   options.tiles = true;  // of the types that have tiles; the others stay as they are
+  ExpectStoredValues(options, GetParam());
+}
+
+TEST_P(WeightsTest, EveryMatrixIsWhatWasStoredByNeuron) {
+  if (GetParam() == DType::kF16 || GetParam() == DType::kBF16) GTEST_SKIP() << "no such layout";
+  TinyModelOptions options;
+  options.neurons = true;
   ExpectStoredValues(options, GetParam());
 }
 
@@ -142,6 +150,35 @@ TEST(DequantizeTest, FollowsTheDocumentedByteOrder) {
   matrix.data = q8_columns.data();
   EXPECT_EQ(DequantizeAll(matrix),
             std::vector<float>({-128, -100, 12700, 0, 10, 2000, 3000, 4000}));
+}
+
+TEST(DequantizeTest, FollowsTheDocumentedByteOrderOfNeurons) {
+  // Two neurons of 32 elements: byte i holds the elements i and i + 16.
+  std::vector<std::byte> codes(32);
+  for (size_t i = 0; i < 32; ++i) {
+    const size_t neuron = i / 16;
+    codes[i] = static_cast<std::byte>(i % 16 | ((i + neuron) % 16) << 4);
+  }
+  const uint16_t scales[] = {FloatToBf16(1.0f), FloatToBf16(-2.0f)};
+  Matrix matrix;
+  matrix.dtype = DType::kQ4B32;
+  matrix.layout = Layout::kNeuronRows;
+  matrix.out = 2;
+  matrix.in = 32;
+  matrix.data = codes.data();
+  matrix.scales = reinterpret_cast<const std::byte*>(scales);
+  const std::vector<float> rows = DequantizeAll(matrix);
+  EXPECT_EQ(rows[3], 3.0f - 8.0f);
+  EXPECT_EQ(rows[16 + 3], 3.0f - 8.0f);
+  EXPECT_EQ(rows[32 + 3], -2.0f * (3.0f - 8.0f));
+  EXPECT_EQ(rows[32 + 16 + 3], -2.0f * (4.0f - 8.0f));
+  matrix.layout = Layout::kNeuronColumns;
+  matrix.out = 32;
+  matrix.in = 2;
+  const std::vector<float> columns = DequantizeAll(matrix);
+  for (size_t o = 0; o < 32; ++o) {
+    for (size_t i = 0; i < 2; ++i) EXPECT_EQ(columns[o * 2 + i], rows[i * 32 + o]);
+  }
 }
 
 TEST(ModelWeightsTest, VectorsAreViewsOfTheFile) {

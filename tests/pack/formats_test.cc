@@ -94,6 +94,44 @@ TEST(FormatsTest, IntegerVisionTowersKeepDepthwiseConvolutionsAndTheStemInF32) {
             Layout::kRowMajor);
 }
 
+TEST(FormatsTest, ProjectionsAroundASparseGateLieByNeuron) {
+  TextConfig text;
+  text.hidden_size = 64;
+  text.layers.resize(3);
+  for (LayerConfig& layer : text.layers) layer.shell_ends = {40, 128};
+  text.layers[0].activation_sparsity = 0.95f;
+  text.layers[1].activation_sparsity = 0.5f;
+  const auto layout = [&](const std::string& name, DType dtype) {
+    TensorSpec spec = Spec(Layout::kRowMajor, {128, 64});
+    if (name.ends_with("down_proj")) spec = Spec(Layout::kTransposed, {64, 128});
+    spec.name = name;
+    return LayoutFor(spec, dtype, text);
+  };
+  for (const DType dtype : {DType::kF32, DType::kQ8C, DType::kQ4B32}) {
+    EXPECT_EQ(layout("layers.0.mlp.up_proj", dtype), Layout::kNeuronRows);
+    EXPECT_EQ(layout("layers.0.mlp.down_proj", dtype), Layout::kNeuronColumns);
+    EXPECT_EQ(layout("layers.0.mlp.gate_proj", dtype), Layout::kRowMajor);
+    for (const char* layer : {"layers.1.", "layers.2."}) {  // too dense to pay
+      EXPECT_EQ(layout(std::string(layer) + "mlp.up_proj", dtype), Layout::kRowMajor);
+      EXPECT_EQ(layout(std::string(layer) + "mlp.down_proj", dtype), Layout::kTransposed);
+    }
+  }
+  EXPECT_EQ(layout("layers.0.mlp.up_proj", DType::kQ4C), Layout::kRowMajor);
+  text.hidden_size = 48;  // no whole blocks
+  EXPECT_EQ(layout("layers.0.mlp.up_proj", DType::kQ8C), Layout::kRowMajor);
+  EXPECT_EQ(layout("layers.0.mlp.up_proj", DType::kF32), Layout::kNeuronRows);
+}
+
+TEST(FormatsTest, BlocksAlongTheOtherAxisAreNotRoundedTo4BitsTwice) {
+  using enum SourceDType;
+  EXPECT_TRUE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kNeuronColumns));
+  EXPECT_TRUE(NeedsMoreBits(kQ6_K, DType::kQ4B32, Layout::kNeuronColumns));
+  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kNeuronRows));
+  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kTiled));
+  EXPECT_FALSE(NeedsMoreBits(kBF16, DType::kQ4B32, Layout::kNeuronColumns));
+  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kF32, Layout::kNeuronColumns));
+}
+
 TEST(FormatsTest, IntegerAudioTowersKeepConvolutionsAndTheTableInF32) {
   FormatOptions options;
   options.tower_quant = DType::kQ8C;

@@ -252,6 +252,23 @@ TEST(QuantiseTest, TilesHoldTheNumbersThatTheirRowsWouldHave) {
             Dequantise(split, DType::kQ4C, Layout::kRowMajor, kRows, kLength));
 }
 
+TEST(QuantiseTest, NeuronsHoldTheNumbersOfTiles) {
+  constexpr size_t kNeurons = 32;
+  constexpr size_t kLength = 96;
+  const std::vector<float> values = Gaussian(kNeurons * kLength, 9);
+  for (const DType dtype : {DType::kQ8C, DType::kQ4B32}) {
+    QuantisedPanel neurons, tiles;
+    QuantiseNeurons(dtype, values, kLength, &neurons);
+    QuantiseTiles(dtype, values, kLength, &tiles);
+    EXPECT_EQ(Dequantise(neurons, dtype, Layout::kNeuronRows, kNeurons, kLength),
+              Dequantise(tiles, dtype, Layout::kTiled, kNeurons, kLength))
+        << DTypeName(dtype);
+  }
+  QuantisedPanel floats;
+  QuantiseNeurons(DType::kF32, values, kLength, &floats);
+  EXPECT_EQ(Dequantise(floats, DType::kF32, Layout::kNeuronRows, kNeurons, kLength), values);
+}
+
 TEST(QuantiseTest, PanelsOfColumnsAreStretchesOfTheWhole) {
   constexpr size_t kOut = 16;
   constexpr size_t kIn = 128;

@@ -29,9 +29,9 @@ Result<std::vector<float>> PleValues(const ContainerReader& reader) {
   return values;
 }
 
-// Tiles are for quantised matrices only.
+// The layout that XNNPACK packs: the dense operators are what a graph is compared with.
 Layout StoredLayout(const TensorInfo& tensor) {
-  if (tensor.layout != Layout::kTiled) return tensor.layout;
+  if (!IsReadInPlace(tensor.layout)) return tensor.layout;
   return tensor.name.ends_with("mlp.down_proj") ? Layout::kTransposed : Layout::kRowMajor;
 }
 

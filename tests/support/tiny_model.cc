@@ -153,6 +153,40 @@ EncodedTensor EncodeTiles(const std::vector<float>& values, DType dtype,
   return encoded;
 }
 
+// Vectors of neurons, written down once more from FORMAT.md.
+EncodedTensor EncodeNeurons(const std::vector<float>& values, DType dtype, bool columns,
+                            const std::vector<uint64_t>& shape) {
+  const size_t neurons = shape[columns ? 1 : 0], length = shape[columns ? 0 : 1];
+  const size_t group = dtype == DType::kQ4B32 ? kBlockSize : length;  // elements of one scale
+  const StorageSize size =
+      ComputeStorageSize(dtype, columns ? Layout::kNeuronColumns : Layout::kNeuronRows, shape, 1)
+          .value();
+  EncodedTensor encoded;
+  encoded.elements.resize(size.bytes);
+  encoded.scales.resize(size.scales_bytes);
+  std::vector<float> vector(length);
+  for (size_t n = 0; n < neurons; ++n) {
+    for (size_t i = 0; i < length; ++i) {
+      vector[i] = columns ? values[i * neurons + n] : values[n * length + i];
+    }
+    for (size_t g = 0; g < length; g += group) {
+      const float scale = ScaleOf(&vector[g], group, dtype);
+      const size_t base = n * length + g;
+      for (size_t i = 0; i < group; ++i) {
+        const bool int4 = dtype == DType::kQ4B32;
+        StoreElement(vector[g + i], scale, dtype, base + (int4 ? i % 16 * 2 + i / 16 : i),
+                     &encoded.elements);
+      }
+      if (dtype == DType::kQ4B32) {
+        Store(FloatToBf16(scale), base / kBlockSize, &encoded.scales);
+      } else if (dtype == DType::kQ8C) {
+        Store(scale, n, &encoded.scales);
+      }
+    }
+  }
+  return encoded;
+}
+
 DType DTypeOf(const TensorSpec& spec, const TinyModelOptions& options) {
   if (spec.keep_f32) return DType::kF32;
   if (spec.section == SectionKind::kEmbed) return options.embed_dtype;
@@ -226,9 +260,15 @@ std::vector<float> TinyTensorValues(const TensorSpec& spec, const TinyModelOptio
   return values;
 }
 
-// As pack does: tiles only of whole blocks.
+// As pack does: by neuron where the gate is sparse, tiles only of whole blocks.
 Layout LayoutOf(const TensorSpec& spec, const TinyModelOptions& options) {
   const DType dtype = DTypeOf(spec, options);
+  if (options.neurons && dtype != DType::kQ4C) {
+    for (uint32_t i = 0; i < options.num_sparse_layers; ++i) {
+      if (spec.name == names::Layer(i, "mlp.up_proj")) return Layout::kNeuronRows;
+      if (spec.name == names::Layer(i, "mlp.down_proj")) return Layout::kNeuronColumns;
+    }
+  }
   const auto whole = [](uint64_t size) { return size % kBlockSize == 0; };
   const bool tiles = options.tiles && (dtype == DType::kQ8C || Is4Bit(dtype)) &&
                      spec.shape.size() == 2 && spec.shape[0] % kTileOutputs == 0 &&
@@ -250,6 +290,9 @@ EncodedTensor EncodeTensor(const std::vector<float>& values, DType dtype, Layout
   if (layout == Layout::kTiled) {
     const std::vector<uint32_t> whole = {static_cast<uint32_t>(shape[1])};
     return EncodeTiles(values, dtype, shape, shell_ends.empty() ? whole : shell_ends);
+  }
+  if (IsByNeuron(layout)) {
+    return EncodeNeurons(values, dtype, layout == Layout::kNeuronColumns, shape);
   }
   const bool transposed = layout == Layout::kTransposed;
   const uint32_t num_shells = transposed ? static_cast<uint32_t>(shell_ends.size()) : 1;

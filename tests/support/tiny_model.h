@@ -38,6 +38,8 @@ struct TinyModelOptions {
   DType ple_dtype = DType::kF32;    // the PLE table
   // q8c and q4b32 matrices lie in tiles where their sizes allow it, as pack writes them.
   bool tiles = false;
+  // f32, q8c and q4b32 up and down projections of sparse layers lie by neuron, as pack writes them.
+  bool neurons = false;
   // PLE values say where they stand instead of being random: PleIndexValue().
   bool ple_values_encode_index = false;
   std::vector<SliceConfig> slices;
