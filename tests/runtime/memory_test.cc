@@ -385,7 +385,13 @@ TEST(BudgetTest, ASliceWhoseWeightsGoBeyondTheBudgetIsRefusedAndTheSessionGoesOn
   EngineOptions options;
   options.num_threads = 1;
   options.slice = "small";
-  options.memory_budget_bytes = EstimateTotal(file.path(), "small");
+  // Nothing to give back.
+  options.chunk_tokens = kMinChunkTokens;
+  options.ple_cache_bytes = kNoPleCache;
+  MemoryQuery query;
+  query.chunk_tokens = kMinChunkTokens;
+  query.ple_cache_bytes = kNoPleCache;
+  options.memory_budget_bytes = EstimateTotal(file.path(), "small", query);
   const auto engine = Engine::Create(file.path(), options);
   ASSERT_TRUE(engine.ok());
   const auto session = Session::Create(**engine, {});
