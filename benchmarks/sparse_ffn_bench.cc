@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Up and down projection of a sparse layer of Gemma 3n E2B: only the active neurons, beside the whole
-// matrices in tiles, in the same run. One thread. The argument is how many neurons of 1000 are active
-// for a token, chosen independently; the model has 50. Layers take turns, so that weights come from
-// memory as they do in a model.
+// Up and down projection of a sparse layer of Gemma 3n E2B: only the active neurons, beside the
+// whole matrices in tiles, in the same run. One thread. The argument is how many neurons of 1000
+// are active for a token, chosen independently; the model has 50. Layers take turns, so that
+// weights come from memory as they do in a model.
 #include <benchmark/benchmark.h>
 
 #include <random>
@@ -23,15 +23,16 @@ constexpr size_t kElements = kHidden * kNeurons;
 
 // 4-bit weights of all layers, of one projection.
 struct Weights {
-  Weights() : codes(AlignedBuffer<uint8_t>::Create(kLayers * kElements / 2).value()),
+  Weights()
+      : codes(AlignedBuffer<uint8_t>::Create(kLayers * kElements / 2).value()),
         scales(AlignedBuffer<uint16_t>::Create(kLayers * kElements / 32).value()) {
     std::mt19937 random(1);
     for (size_t i = 0; i < codes.size(); ++i) codes.data()[i] = static_cast<uint8_t>(random());
     for (size_t i = 0; i < scales.size(); ++i) scales.data()[i] = 0x3c00;
   }
   NeuronRows Layer(size_t layer) const {
-    return {NeuronFormat::kInt4, &codes.data()[layer * kElements / 2], &scales.data()[layer * kElements / 32],
-            kHidden};
+    return {NeuronFormat::kInt4, &codes.data()[layer * kElements / 2],
+            &scales.data()[layer * kElements / 32], kHidden};
   }
   AlignedBuffer<uint8_t> codes;
   AlignedBuffer<uint16_t> scales;
@@ -49,9 +50,16 @@ const Weights& Down() {
 // A chunk's inputs, quantised, and lists of its active neurons.
 struct Chunk {
   Chunk(size_t num_tokens, size_t active_of_1000, size_t width)
-      : tokens(num_tokens), floats(tokens * width), codes(tokens * width), scales(tokens),
-        offsets(tokens * width / 32), totals(tokens), starts(kBlocks * (tokens + 1)),
-        neurons(tokens * kNeurons), factors(tokens * kNeurons, 0.5f), out(tokens * kNeurons) {
+      : tokens(num_tokens),
+        floats(tokens * width),
+        codes(tokens * width),
+        scales(tokens),
+        offsets(tokens * width / 32),
+        totals(tokens),
+        starts(kBlocks * (tokens + 1)),
+        neurons(tokens * kNeurons),
+        factors(tokens * kNeurons, 0.5f),
+        out(tokens * kNeurons) {
     std::mt19937 random(2);
     std::normal_distribution<float> normal;
     for (float& value : floats) value = normal(random);
@@ -104,8 +112,8 @@ void Sparse(benchmark::State& state, const SparseFfnKernel& kernel, size_t token
   for (auto _ : state) {
     layer = (layer + 1) % kLayers;
     if (up) {
-      kernel.dots(up_weights.Layer(layer), {chunk.floats.data(), chunk.quantized()}, chunk.uses.data(),
-                  chunk.uses.size(), chunk.dots.data());
+      kernel.dots(up_weights.Layer(layer), {chunk.floats.data(), chunk.quantized()},
+                  chunk.uses.data(), chunk.uses.size(), chunk.dots.data());
     }
     if (!down) continue;
     if (tokens == 1) {
@@ -114,8 +122,7 @@ void Sparse(benchmark::State& state, const SparseFfnKernel& kernel, size_t token
     } else {
       kernel.sum_of_tokens({down_weights.Layer(layer), tokens, kBlocks, chunk.starts.data(),
                             chunk.neurons.data(), chunk.factors.data(), kNeuronBlock * tokens, 0,
-                            kHidden,
-                            chunk.out.data()});
+                            kHidden, chunk.out.data()});
     }
     benchmark::DoNotOptimize(chunk.out.data());
   }

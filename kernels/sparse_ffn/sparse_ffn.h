@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The feed-forward network of layers with few active neurons: y = sum over the active neurons n of
-// gelu(gate[n]) * (up[n] . x) * down[n]. Both matrices lie neuron after neuron (container/FORMAT.md,
-// layout "neurons"), so that neurons which are not active are never read.
+// gelu(gate[n]) * (up[n] . x) * down[n]. Both matrices lie neuron after neuron
+// (container/FORMAT.md, layout "neurons"), so that neurons which are not active are never read.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,8 @@ namespace nestling::kernels {
 enum class NeuronFormat {
   kF32,   // floats
   kInt8,  // int8 codes, -127..127; one f32 scale a row
-  kInt4,  // 4-bit codes with zero point 8; a bf16 scale per block of 32: byte i of a block's 16 holds
-          // the elements i (low half) and i + 16 (high half)
+  kInt4,  // 4-bit codes with zero point 8; a bf16 scale per block of 32: byte i of a block's 16
+          // holds the elements i (low half) and i + 16 (high half)
 };
 
 // One vector of `width` elements per neuron: its row of the up projection, its column of the down

@@ -67,15 +67,13 @@ inline void DotInt4(const uint8_t* row, const uint16_t* scales, size_t blocks,
   for (size_t t = 0; t < kTokens; ++t) sum[t] = _mm256_setzero_ps();
   for (size_t b = 0; b < blocks; ++b) {
     const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + b * 16));
-    const __m256i w =
-        _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(pairs, 4), pairs), low_half);
+    const __m256i w = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(pairs, 4), pairs), low_half);
     const __m256 scale = _mm256_set1_ps(Bf16ToFloat(scales[b]));
     for (size_t t = 0; t < kTokens; ++t) {
       // 16-bit sums of two products of at most 15 * 127. The codes' zero point goes into one lane.
-      __m256i products =
-          _mm256_madd_epi16(_mm256_maddubs_epi16(w, LoadBytes(x[t] + b * 32)), ones);
-      products = _mm256_add_epi32(
-          products, _mm256_zextsi128_si256(_mm_cvtsi32_si128(offsets[t][b])));
+      __m256i products = _mm256_madd_epi16(_mm256_maddubs_epi16(w, LoadBytes(x[t] + b * 32)), ones);
+      products =
+          _mm256_add_epi32(products, _mm256_zextsi128_si256(_mm_cvtsi32_si128(offsets[t][b])));
       sum[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), scale, sum[t]);
     }
   }
@@ -86,8 +84,7 @@ inline void UnpackInt4(const uint8_t* codes, F32* v) {
   const __m128i pairs = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
   const __m128i low_half = _mm_set1_epi8(15), zero_point = _mm_set1_epi8(8);
   const __m128i low = _mm_sub_epi8(_mm_and_si128(pairs, low_half), zero_point);
-  const __m128i high =
-      _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low_half), zero_point);
+  const __m128i high = _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low_half), zero_point);
   v[0] = IntOf(low);
   v[1] = IntOf(_mm_unpackhi_epi64(low, low));
   v[2] = IntOf(high);

@@ -16,9 +16,9 @@ inline float Bf16ToFloat(uint16_t bits) {
 inline size_t KeepAbove(F32 gate, F32 cut, size_t lanes, uint32_t first, uint32_t* neurons,
                         float* values) {
   const __mmask16 kept = _mm512_mask_cmp_ps_mask(LaneMask(lanes), gate.v, cut.v, _CMP_GT_OQ);
-  const __m512i numbers = _mm512_add_epi32(
-      _mm512_set1_epi32(static_cast<int>(first)),
-      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  const __m512i numbers =
+      _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
   // Whole vectors: the outputs have room.
   _mm512_storeu_si512(neurons, _mm512_maskz_compress_epi32(kept, numbers));
   Store(values, F32{_mm512_maskz_compress_ps(kept, (gate - cut).v)});
@@ -39,8 +39,7 @@ inline void DotInt8(const int8_t* row, size_t k, const int8_t* const* x, const i
     const __mmask64 exist = ByteMask(k - i);
     const __m512i w = _mm512_xor_si512(_mm512_maskz_loadu_epi8(exist, row + i), flip);
     for (size_t t = 0; t < kTokens; ++t) {
-      products[t] =
-          _mm512_dpbusd_epi32(products[t], w, _mm512_maskz_loadu_epi8(exist, x[t] + i));
+      products[t] = _mm512_dpbusd_epi32(products[t], w, _mm512_maskz_loadu_epi8(exist, x[t] + i));
     }
   }
   for (size_t t = 0; t < kTokens; ++t) {
@@ -52,10 +51,9 @@ inline void DotInt8(const int8_t* row, size_t k, const int8_t* const* x, const i
 inline __m512i TwoBlocks(__m256i pairs) {
   const __m512i twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3),
                                                  _mm512_castsi256_si512(pairs));
-  const __m512i shifts =
-      _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_epi64x(0, 0, 0x0004000400040004,
-                                                                   0x0004000400040004)),
-                         _mm256_setr_epi64x(0, 0, 0x0004000400040004, 0x0004000400040004), 1);
+  const __m512i shifts = _mm512_inserti64x4(
+      _mm512_castsi256_si512(_mm256_setr_epi64x(0, 0, 0x0004000400040004, 0x0004000400040004)),
+      _mm256_setr_epi64x(0, 0, 0x0004000400040004, 0x0004000400040004), 1);
   return _mm512_and_si512(_mm512_srlv_epi16(twice, shifts), _mm512_set1_epi8(15));
 }
 
@@ -87,8 +85,8 @@ inline void DotInt4(const uint8_t* row, const uint16_t* scales, size_t blocks,
   size_t b = 0;
   const auto add = [&](size_t parity, __m512i w, __m512 scale, __mmask64 exist) {
     for (size_t t = 0; t < kTokens; ++t) {
-      const __m512i products = _mm512_dpbusd_epi32(
-          _mm512_setzero_si512(), w, _mm512_maskz_loadu_epi8(exist, x[t] + b * 32));
+      const __m512i products = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w,
+                                                   _mm512_maskz_loadu_epi8(exist, x[t] + b * 32));
       sum[parity][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sum[parity][t]);
     }
   };

@@ -326,9 +326,8 @@ inline void SumPart(const NeuronSums& sums, size_t begin, size_t end, size_t fir
   for (size_t t = first_token; t < last_token; ++t) {
     const float* from = part + (t - first_token) * kSumOutputs;
     float* out = sums.out + t * sums.rows.width + begin;
-    ForVectors(end - begin, [=](size_t j, auto lanes) {
-      Store(out + j, Load(from + j, lanes), lanes);
-    });
+    ForVectors(end - begin,
+               [=](size_t j, auto lanes) { Store(out + j, Load(from + j, lanes), lanes); });
   }
 }
 

@@ -15,7 +15,7 @@ using kernels::kNeuronBlock;
 using kernels::NeuronUse;
 
 kernels::NeuronRows RowsOf(const Matrix& matrix) {
-  const auto format = matrix.dtype == DType::kF32    ? kernels::NeuronFormat::kF32
+  const auto format = matrix.dtype == DType::kF32   ? kernels::NeuronFormat::kF32
                       : matrix.dtype == DType::kQ8C ? kernels::NeuronFormat::kInt8
                                                     : kernels::NeuronFormat::kInt4;
   const size_t width = matrix.layout == Layout::kNeuronRows ? matrix.in : matrix.out;

@@ -9,7 +9,8 @@ namespace nestling {
 namespace {
 
 constexpr std::string_view kLayerPrefix = "layers.";
-// Reading single neurons pays when at most about one in six is active (benchmarks/sparse_ffn_bench).
+// Reading single neurons pays when at most about one in six is active
+// (benchmarks/sparse_ffn_bench).
 constexpr float kLeastSparsityOfNeurons = 0.85f;
 
 bool IsUnquantised(DType dtype) {
@@ -74,11 +75,12 @@ DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
   if (const Layout layout = NeuronLayout(spec, text);
       IsByNeuron(layout) &&
-      (dtype == DType::kF32 || ((dtype == DType::kQ8C || dtype == DType::kQ4B32) &&
-                                IsBlocked(text.hidden_size)))) {
+      (dtype == DType::kF32 ||
+       ((dtype == DType::kQ8C || dtype == DType::kQ4B32) && IsBlocked(text.hidden_size)))) {
     return layout;
   }
-  const bool tiles = !IsUnquantised(dtype) && spec.layout != Layout::kPleRows && spec.shape.size() == 2;
+  const bool tiles =
+      !IsUnquantised(dtype) && spec.layout != Layout::kPleRows && spec.shape.size() == 2;
   if (!tiles || spec.shape[0] % kTileOutputs != 0 || !IsBlocked(spec.shape[1])) return spec.layout;
   // Slices cut the feed-forward matrices at their shells, and layers the PLE projection.
   const std::span<const uint32_t> cuts = CutsOf(spec.name, text);
@@ -93,8 +95,8 @@ bool NeedsMoreBits(SourceDType source, DType dtype, Layout layout) {
   return few_bits && dtype == DType::kQ4B32 && layout == Layout::kNeuronColumns;
 }
 
-DType TowerFormatFor(SectionKind section, const std::string& name,
-                     std::span<const uint64_t> shape, const FormatOptions& options) {
+DType TowerFormatFor(SectionKind section, const std::string& name, std::span<const uint64_t> shape,
+                     const FormatOptions& options) {
   const DType wanted = TowerFormat(options);
   if (shape.size() < 2) return DType::kF32;
   if (IsUnquantised(wanted)) return wanted;
@@ -102,15 +104,16 @@ DType TowerFormatFor(SectionKind section, const std::string& name,
   if (section == SectionKind::kAudio) {
     return shape.size() == 2 && !name.ends_with(".embedding") ? wanted : DType::kF32;
   }
-  // The vision tower's dense convolutions, but the stem's of three channels; depthwise ones have one.
+  // The vision tower's dense convolutions, but the stem's of three channels; depthwise ones have
+  // one.
   const bool dense = shape.size() == 4 && shape[1] > 3;
   const bool linear = shape.size() == 2 && !name.ends_with(".embedding");
   return dense || linear ? wanted : DType::kF32;
 }
 
 Layout TowerLayoutFor(SectionKind section, DType dtype, std::span<const uint64_t> shape) {
-  const bool tiles = section == SectionKind::kAudio && dtype == DType::kQ8C &&
-                     shape.size() == 2 && shape[0] % kTileOutputs == 0 && IsBlocked(shape[1]);
+  const bool tiles = section == SectionKind::kAudio && dtype == DType::kQ8C && shape.size() == 2 &&
+                     shape[0] % kTileOutputs == 0 && IsBlocked(shape[1]);
   return tiles ? Layout::kTiled : Layout::kRowMajor;
 }
 

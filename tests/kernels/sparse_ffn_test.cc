@@ -53,8 +53,11 @@ class Rows {
 class Inputs {
  public:
   Inputs(size_t tokens, size_t width)
-      : floats_(RandomFloats(tokens * width, 5)), codes_(tokens * width), scales_(tokens),
-        offsets_(tokens * (width / 32) + 1), totals_(tokens) {
+      : floats_(RandomFloats(tokens * width, 5)),
+        codes_(tokens * width),
+        scales_(tokens),
+        offsets_(tokens * (width / 32) + 1),
+        totals_(tokens) {
     for (size_t t = 0; t < tokens; ++t) {
       if (width % 32 != 0) continue;
       kTiledLinearScalar.quantize(floats_.data() + t * width, width, codes_.data() + t * width,
@@ -87,8 +90,7 @@ TEST_P(SparseFfnTest, SelectsWhatIsAboveTheCutInOrder) {
       SCOPED_TRACE(testing::Message() << "n=" << n << " cut=" << cut);
       GuardedRow<uint32_t> neurons(n);
       GuardedRow<float> values(n);
-      const size_t count =
-          kernel().select(gate.data(), n, cut, 100, neurons.data(), values.data());
+      const size_t count = kernel().select(gate.data(), n, cut, 100, neurons.data(), values.data());
       size_t want = 0;
       for (size_t i = 0; i < n; ++i) {
         if (gate[i] <= cut) continue;
@@ -116,8 +118,8 @@ TEST_P(SparseFfnTest, DotsMatchTheScalarReference) {
   constexpr size_t kNeurons = 5, kTokens = 7;
   for (const NeuronFormat format : kFormats) {
     for (const size_t width : Widths(format)) {
-      SCOPED_TRACE(testing::Message() << "format " << static_cast<int>(format) << " width "
-                                      << width);
+      SCOPED_TRACE(testing::Message()
+                   << "format " << static_cast<int>(format) << " width " << width);
       const Rows rows(format, kNeurons, width);
       const Inputs inputs(kTokens, width);
       // Runs of 1 to 7 tokens that share a neuron.
@@ -203,9 +205,12 @@ TEST_P(SparseFfnTest, ASumDoesNotDependOnItsSpan) {
 // Lists of several tokens, with a last block that is not full and blocks that nobody needs.
 struct Lists {
   Lists(size_t num_tokens, size_t num_neurons, float density)
-      : blocks((num_neurons + kNeuronBlock - 1) / kNeuronBlock), stride(num_tokens * kNeuronBlock),
-        neurons(blocks * stride), factors(RandomFloats(blocks * stride, 10)),
-        starts(blocks * (num_tokens + 1)), by_token(num_tokens) {
+      : blocks((num_neurons + kNeuronBlock - 1) / kNeuronBlock),
+        stride(num_tokens * kNeuronBlock),
+        neurons(blocks * stride),
+        factors(RandomFloats(blocks * stride, 10)),
+        starts(blocks * (num_tokens + 1)),
+        by_token(num_tokens) {
     const std::vector<float> draws = RandomFloats(num_tokens * num_neurons, 11, 0.5f);
     for (size_t b = 0; b < blocks; ++b) {
       uint32_t count = 0;
