@@ -177,6 +177,9 @@ typedef struct nestling_engine_options {
    * the same content again costs nothing. 0: 16 MB (8 images). Less than one takes: no cache. */
   uint64_t soft_token_cache_bytes;
   nestling_tower_precision tower_precision;
+  /* Cores of the library's own threads, bit i for core i; the calling threads stay where they are.
+   * 0: the performance cores. INVALID_ARGUMENT if the process may use none of them. */
+  uint64_t cpu_mask;
 } nestling_engine_options;
 
 /**

@@ -109,6 +109,7 @@ struct EngineOptions {
   double tower_idle_seconds = 0;
   uint64_t soft_token_cache_bytes = 0;
   nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
+  uint64_t cpu_mask = 0;
 };
 
 // A piece of a message: text, an image or a sound. What it is made of is borrowed until the call
@@ -290,6 +291,7 @@ class Engine {
     c_options.tower_idle_seconds = options.tower_idle_seconds;
     c_options.soft_token_cache_bytes = options.soft_token_cache_bytes;
     c_options.tower_precision = options.tower_precision;
+    c_options.cpu_mask = options.cpu_mask;
     return c_options;
   }
   // An empty view may have no address.

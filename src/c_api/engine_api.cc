@@ -28,6 +28,7 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
   }
   EngineOptions result;
   result.num_threads = read.num_threads;
+  result.cpu_mask = read.cpu_mask;
   result.chunk_tokens = read.chunk_tokens;
   if (read.slice != nullptr) result.slice = read.slice;
   if (!(read.target_decode_rate >= 0)) {

@@ -37,6 +37,16 @@ void ModelOptions::AddTo(CLI::App& command) {
   command.add_option("-t,--threads", threads, "Threads (0: one for each performance core)")
       ->check(CLI::Range(0, 1024))
       ->type_name("N");
+  command
+      .add_option("--cpu-mask", cpu_mask,
+                  "Cores of the worker threads, hexadecimal: f0 is cores 4 to 7 (default: the "
+                  "performance cores)")
+      ->check([](const std::string& text) {
+        const bool good = !text.empty() && text.size() <= 16 &&
+                          text.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+        return good ? std::string() : "\"" + text + "\" is not a mask of 1 to 16 hex digits";
+      })
+      ->type_name("HEX");
   command.add_option("--context", context, "Tokens that prompt and output may have together")
       ->type_name("N");
   command.add_option("--chunk", chunk, "Most tokens of one prefill step")->type_name("N");
@@ -77,6 +87,7 @@ void ModelOptions::AddTo(CLI::App& command) {
 EngineOptions ModelOptions::ForEngine() const {
   EngineOptions options;
   options.num_threads = threads;
+  if (!cpu_mask.empty()) options.cpu_mask = std::stoull(cpu_mask, nullptr, 16);
   options.chunk_tokens = chunk;
   options.slice = slice;
   options.memory_budget_bytes = memory_budget;

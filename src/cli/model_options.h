@@ -14,6 +14,7 @@ struct ModelOptions {
   std::string model;
   std::string slice;
   uint32_t threads = 0;
+  std::string cpu_mask;  // hexadecimal
   uint32_t context = 0;
   uint32_t chunk = 0;
   std::string kv = "auto";

@@ -106,7 +106,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
   // Before anything is loaded: what cannot fit costs nothing.
   const SliceLimits limits = {options.memory_budget_bytes, options.target_decode_rate};
   ASSIGN_OR_RETURN(FittingSlices fitting, ListFitting(container, options, limits));
-  ASSIGN_OR_RETURN(engine->pool_, ThreadPool::Create(options.num_threads));
+  ASSIGN_OR_RETURN(engine->pool_, ThreadPool::Create(options.num_threads, options.cpu_mask));
   ASSIGN_OR_RETURN(engine->weights_, ModelWeights::Create(container));
   ASSIGN_OR_RETURN(engine->tokenizer_, LoadTokenizer(container));
   TowersOptions towers = options.towers;

@@ -42,7 +42,8 @@ Result<uint32_t> ResolveContextTokens(const TextConfig& config, uint32_t wanted)
 Result<SliceConfig> ResolveSlice(const HeaderFields& header, const std::string& slice);
 
 struct EngineOptions {
-  uint32_t num_threads = 0;  // 0: one per performance core
+  uint32_t num_threads = 0;  // 0: one for each performance core
+  uint64_t cpu_mask = 0;     // see ThreadPool::Create
   // Most tokens of one prefill step; scratch memory grows with it. 0: the default.
   uint32_t chunk_tokens = 0;
   // Name of a slice in the container, or the path of a slice's JSON file; empty: the whole model.

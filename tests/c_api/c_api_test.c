@@ -181,6 +181,9 @@ static void absurd_numbers_are_refused_by_name(void) {
   EXPECT_REFUSED(nestling_engine_create(CHAT_MODEL, &engine_options, &no_engine),
                  "options.num_threads");
   NESTLING_INIT(&engine_options);
+  engine_options.cpu_mask = UINT64_C(1) << 63; /* a core that no machine of ours has */
+  EXPECT_REFUSED(nestling_engine_create(CHAT_MODEL, &engine_options, &no_engine), "cpu mask");
+  NESTLING_INIT(&engine_options);
   engine_options.chunk_tokens = 0xffffffffu;
   EXPECT_STATUS(nestling_engine_create(CHAT_MODEL, &engine_options, &no_engine),
                 NESTLING_INVALID_ARGUMENT);

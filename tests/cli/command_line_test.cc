@@ -40,6 +40,7 @@ TEST(CommandLineTest, AWrongCallIsExitCodeTwoAndOneLine) {
   ExpectFailure(RunTool({"run", "x.nest", "-p", "a", "--max-tokens", "many"}), 2, "many");
   ExpectFailure(RunTool({"run", "x.nest", "-p", "a", "--kv", "f64"}), 2, "f64");
   ExpectFailure(RunTool({"bench", "x.nest", "-o", "xml"}), 2, "xml");
+  ExpectFailure(RunTool({"bench", "x.nest", "--cpu-mask", "0xg"}), 2, "0xg");
   ExpectFailure(RunTool({"eval", "x.nest"}), 2, "--tokens");
   ExpectFailure(RunTool({"eval", "x.nest", "--text", "t", "--greedy", "3"}), 2, "--greedy");
 }
