@@ -177,9 +177,19 @@ typedef struct nestling_engine_options {
    * the same content again costs nothing. 0: 16 MB (8 images). Less than one takes: no cache. */
   uint64_t soft_token_cache_bytes;
   nestling_tower_precision tower_precision;
+<<<<<<< HEAD
   /* Cores of the library's own threads, bit i for core i; the calling threads stay where they are.
    * 0: the performance cores. INVALID_ARGUMENT if the process may use none of them. */
   uint64_t cpu_mask;
+=======
+  /* Folder in which weights that have to be packed for this CPU are kept between runs (the vision
+   * tower, f32 weights; weights in tiles never have to be): made on first use, checked, replaced
+   * when model, library or CPU change; one file for the decoder and each tower. An app gives its
+   * own cache folder. Such a file must not be changed in place while it is used. NULL or "": files
+   * that nestling_prepare() made beside the container are used, nothing is written. A folder that
+   * cannot be written or a full disk is no error: see nestling_engine_get_packed(). */
+  const char* cache_dir;
+>>>>>>> 6540bba (c_api, cli: packed weights are kept in a folder of the app's (cache_dir) or made ahead beside the model (prepare))
 } nestling_engine_options;
 
 /**
@@ -328,6 +338,33 @@ typedef struct nestling_engine_residency {
  * the activations of running calls. Cost: about 10 ms for each GB that is mapped. */
 NESTLING_API nestling_status nestling_engine_get_residency(
     const nestling_engine* engine, nestling_engine_residency* out_residency);
+
+/* Whose packed weights. */
+typedef int32_t nestling_packed_part;
+enum { NESTLING_PACKED_DECODER = 0, NESTLING_PACKED_VISION = 1, NESTLING_PACKED_AUDIO = 2 };
+
+typedef int32_t nestling_packed_state;
+enum {
+  NESTLING_PACKED_NONE = 0,  /* no file was asked for or none is there; or nothing had to be packed,
+                                or the tower is not loaded */
+  NESTLING_PACKED_USED = 1,  /* from the file of an earlier run */
+  NESTLING_PACKED_MADE = 2,  /* packed by this engine, which made the file */
+  NESTLING_PACKED_FAILED = 3 /* the file cannot be made: memory is used instead */
+};
+
+/* How weights that had to be packed are held. */
+typedef struct nestling_packed_info {
+  size_t struct_size;
+  nestling_packed_state state;
+  uint64_t mapped_bytes;    /* in the file's pages, which the system drops and reads as it likes */
+  uint64_t anonymous_bytes; /* in memory */
+  char note[256];           /* why there is no file, or why one was not used; cut to fit */
+} nestling_packed_info;
+
+/* INVALID_ARGUMENT: no such part. Thread safety: any. */
+NESTLING_API nestling_status nestling_engine_get_packed(const nestling_engine* engine,
+                                                        nestling_packed_part part,
+                                                        nestling_packed_info* out_info);
 
 /* What the operating system says of the whole process, in bytes; 0 where it does not say. */
 typedef struct nestling_process_memory {
@@ -1014,6 +1051,31 @@ typedef struct nestling_synthesize_options {
  */
 NESTLING_API nestling_status nestling_synthesize(const char* output,
                                                  const nestling_synthesize_options* options);
+
+typedef struct nestling_prepare_options {
+  size_t struct_size;
+  const char* cache_dir; /* as in nestling_engine_options; NULL or "": beside the container */
+  const char* slice;     /* the same: of the decoder, what this slice needs */
+  uint32_t num_threads;
+  nestling_tower_precision tower_precision; /* as engines will ask for */
+  nestling_progress_callback progress;      /* NULL: none. In bytes of the container */
+  void* user;
+} nestling_prepare_options;
+
+/**
+ * Packs what has to be packed for this CPU, decoder and towers, into files, so that engines start
+ * without doing it. Files that are there are checked completely; damaged and stale ones are made
+ * anew, those of the model's earlier contents removed.
+ *
+ * @param path     of the container, UTF-8.
+ * @param options  NULL for the defaults.
+ * @return OK; errors of nestling_engine_create() and nestling_engine_load_tower(); IO_ERROR (the
+ *         folder cannot be written, storage full).
+ * Thread safety: any; two processes at once do not disturb each other.
+ * Cost: seconds for a large tower; takes as much storage as the packed weights. Blocks on storage.
+ */
+NESTLING_API nestling_status nestling_prepare(const char* path,
+                                              const nestling_prepare_options* options);
 
 /**
  * Checks a container completely: what opening checks (bounds, shapes, alignment), and the checksum

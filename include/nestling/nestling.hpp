@@ -109,7 +109,11 @@ struct EngineOptions {
   double tower_idle_seconds = 0;
   uint64_t soft_token_cache_bytes = 0;
   nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
+<<<<<<< HEAD
   uint64_t cpu_mask = 0;
+=======
+  std::string cache_dir;
+>>>>>>> 6540bba (c_api, cli: packed weights are kept in a folder of the app's (cache_dir) or made ahead beside the model (prepare))
 };
 
 // A piece of a message: text, an image or a sound. What it is made of is borrowed until the call
@@ -203,6 +207,11 @@ class Engine {
     }
     return slices;
   }
+  nestling_packed_info Packed(nestling_packed_part part) const {
+    auto info = MakeStruct<nestling_packed_info>();
+    Check(nestling_engine_get_packed(get(), part, &info));
+    return info;
+  }
   nestling_engine_choice Choice() const {
     auto choice = MakeStruct<nestling_engine_choice>();
     Check(nestling_engine_get_choice(get(), &choice));
@@ -288,6 +297,7 @@ class Engine {
     c_options.budget_context_tokens = options.budget_context_tokens;
     c_options.ple_mode = options.ple_mode;
     c_options.ple_cache_bytes = options.ple_cache_bytes;
+    c_options.cache_dir = options.cache_dir.c_str();
     c_options.tower_idle_seconds = options.tower_idle_seconds;
     c_options.soft_token_cache_bytes = options.soft_token_cache_bytes;
     c_options.tower_precision = options.tower_precision;
@@ -642,6 +652,27 @@ inline void Synthesize(const std::string& output, const SynthesizeOptions& optio
   c_options.progress = options.progress ? &internal::ToolCall::Progress : nullptr;
   c_options.user = &call;
   call.Finish(nestling_synthesize(output.c_str(), &c_options));
+}
+
+struct PrepareOptions {
+  std::string cache_dir;
+  std::string slice;
+  uint32_t num_threads = 0;
+  nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
+};
+
+inline void Prepare(const std::string& path, const PrepareOptions& options = {},
+                    const ProgressCallback& progress = nullptr) {
+  const WarningCallback no_warning;
+  internal::ToolCall call{progress, no_warning, {}};
+  auto c_options = MakeStruct<nestling_prepare_options>();
+  c_options.cache_dir = options.cache_dir.c_str();
+  c_options.slice = options.slice.c_str();
+  c_options.num_threads = options.num_threads;
+  c_options.tower_precision = options.tower_precision;
+  c_options.progress = progress ? &internal::ToolCall::Progress : nullptr;
+  c_options.user = &call;
+  call.Finish(nestling_prepare(path.c_str(), &c_options));
 }
 
 inline void Verify(const std::string& path, const ProgressCallback& progress = nullptr) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "c_api/guard.h"
 #include "c_api/handles.h"
 #include "runtime/memory_budget.h"
+#include "runtime/prepare.h"
 #include "runtime/slice_choice.h"
 #include "text/chat_template.h"
 #include "text/utf8.h"
@@ -18,6 +20,20 @@ namespace {
 
 constexpr uint32_t kMaxThreads = 1024;
 constexpr double kMaxIdleSeconds = 1e9;
+
+Result<TowerPrecision> ReadTowerPrecision(nestling_tower_precision precision) {
+  switch (precision) {
+    case NESTLING_TOWER_AUTO:
+      return TowerPrecision::kAuto;
+    case NESTLING_TOWER_F32:
+      return TowerPrecision::kF32;
+    case NESTLING_TOWER_INT8:
+      return TowerPrecision::kInt8;
+    default:
+      return InvalidArgument("options.tower_precision: ", precision,
+                             ", want NESTLING_TOWER_AUTO, _F32 or _INT8");
+  }
+}
 
 Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) {
   nestling_engine_options read;
@@ -46,20 +62,31 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
   }
   result.towers.idle_seconds = read.tower_idle_seconds;
   if (read.soft_token_cache_bytes != 0) result.towers.cache_bytes = read.soft_token_cache_bytes;
-  switch (read.tower_precision) {
-    case NESTLING_TOWER_AUTO:
-      break;
-    case NESTLING_TOWER_F32:
-      result.towers.precision = TowerPrecision::kF32;
-      break;
-    case NESTLING_TOWER_INT8:
-      result.towers.precision = TowerPrecision::kInt8;
-      break;
-    default:
-      return InvalidArgument("options.tower_precision: ", read.tower_precision,
-                             ", want NESTLING_TOWER_AUTO, _F32 or _INT8");
-  }
+  ASSIGN_OR_RETURN(result.towers.precision, ReadTowerPrecision(read.tower_precision));
+  if (read.cache_dir != nullptr) result.packed_cache.folder = read.cache_dir;
   return result;
+}
+
+Result<EngineOptions> ReadPrepareOptions(const nestling_prepare_options& read) {
+  if (read.num_threads > kMaxThreads) {
+    return InvalidArgument("options.num_threads: ", read.num_threads, ", want at most ",
+                           kMaxThreads);
+  }
+  EngineOptions result;
+  result.num_threads = read.num_threads;
+  if (read.slice != nullptr) result.slice = read.slice;
+  if (read.cache_dir != nullptr) result.packed_cache.folder = read.cache_dir;
+  ASSIGN_OR_RETURN(result.towers.precision, ReadTowerPrecision(read.tower_precision));
+  return result;
+}
+
+void FillPacked(PackedCacheState state, uint64_t mapped_bytes, uint64_t anonymous_bytes,
+                std::string_view note, nestling_packed_info* info) {
+  static_assert(NESTLING_PACKED_FAILED == static_cast<int>(PackedCacheState::kFailed));
+  info->state = static_cast<nestling_packed_state>(state);
+  info->mapped_bytes = mapped_bytes;
+  info->anonymous_bytes = anonymous_bytes;
+  std::copy_n(note.data(), std::min(note.size(), sizeof info->note - 1), info->note);
 }
 
 Status CreateEngine(Result<std::unique_ptr<Engine>> created, nestling_engine** out_engine) {
@@ -184,6 +211,41 @@ nestling_status nestling_engine_get_choice(const nestling_engine* engine,
     filled.estimated_bytes = choice.memory.total();
     filled.estimated_decode_rate = choice.decode_rate;
     return nestling::WriteStruct(filled, "out_choice", out_choice);
+  });
+}
+
+nestling_status nestling_engine_get_packed(const nestling_engine* engine, nestling_packed_part part,
+                                           nestling_packed_info* out_info) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(engine, "engine"));
+    nestling_packed_info filled{};
+    if (part == NESTLING_PACKED_DECODER) {
+      const nestling::PackedCacheInfo info = engine->engine->packed_info();
+      nestling::FillPacked(info.state, info.mapped_bytes, info.anonymous_bytes, info.note, &filled);
+    } else if (part == NESTLING_PACKED_VISION || part == NESTLING_PACKED_AUDIO) {
+      const bool vision = part == NESTLING_PACKED_VISION;
+      const nestling::TowerInfo info = engine->engine->towers().Info(
+          vision ? nestling::TowerKind::kVision : nestling::TowerKind::kAudio);
+      nestling::FillPacked(info.packed_state, info.packed_mapped_bytes, info.anonymous_bytes,
+                           info.packed_note, &filled);
+    } else {
+      return nestling::InvalidArgument("part: ", part,
+                                       ", want NESTLING_PACKED_DECODER, _VISION or ", "_AUDIO");
+    }
+    return nestling::WriteStruct(filled, "out_info", out_info);
+  });
+}
+
+nestling_status nestling_prepare(const char* path, const nestling_prepare_options* options) {
+  return nestling::Guard([&]() -> nestling::Status {
+    RETURN_IF_ERROR(nestling::RequireNotNull(path, "path"));
+    nestling_prepare_options read;
+    RETURN_IF_ERROR(nestling::ReadOptions(options, "options", &read));
+    ASSIGN_OR_RETURN(const nestling::EngineOptions prepare, nestling::ReadPrepareOptions(read));
+    if (read.progress == nullptr) return nestling::Prepare(path, prepare, {});
+    return nestling::Prepare(path, prepare, [&](uint64_t done, uint64_t total) {
+      read.progress(read.user, done, total);
+    });
   });
 }
 

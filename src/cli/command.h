@@ -26,6 +26,7 @@ using Work = std::function<int()>;
 void AddRunCommand(CLI::App& app, Work& work);
 void AddPackCommand(CLI::App& app, Work& work);
 void AddSynthCommand(CLI::App& app, Work& work);
+void AddPrepareCommand(CLI::App& app, Work& work);
 void AddInspectCommand(CLI::App& app, Work& work);
 void AddVerifyCommand(CLI::App& app, Work& work);
 void AddMemoryCommand(CLI::App& app, Work& work);

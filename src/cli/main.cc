@@ -36,6 +36,7 @@ int Main(int argc, char** argv) {
   AddRunCommand(app, work);
   AddPackCommand(app, work);
   AddSynthCommand(app, work);
+  AddPrepareCommand(app, work);
   AddInspectCommand(app, work);
   AddVerifyCommand(app, work);
   AddMemoryCommand(app, work);

@@ -82,6 +82,11 @@ void ModelOptions::AddTo(CLI::App& command) {
                   "them), f32, int8")
       ->check(CLI::IsMember({"auto", "f32", "int8"}))
       ->type_name("TYPE");
+  command
+      .add_option("--cache-dir", cache_dir,
+                  "Folder in which packed weights are kept between runs (default: what `prepare` "
+                  "put beside the model is used, nothing is written)")
+      ->type_name("DIR");
 }
 
 EngineOptions ModelOptions::ForEngine() const {
@@ -100,6 +105,7 @@ EngineOptions ModelOptions::ForEngine() const {
   for (const PrecisionName& known : kPrecisionNames) {
     if (tower == known.name) options.tower_precision = known.precision;
   }
+  options.cache_dir = cache_dir;
   return options;
 }
 

@@ -23,6 +23,7 @@ struct ModelOptions {
   std::string ple = "stream";
   uint64_t ple_cache = 0;
   std::string tower = "auto";
+  std::string cache_dir;
 
   // `this` must live until the command line is parsed.
   void AddTo(CLI::App& command);

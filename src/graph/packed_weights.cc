@@ -101,6 +101,9 @@ void PackedWeights::OpenFile(const ContainerReader& reader, const PackedCacheOpt
       notes_.push_back(packed.status().message());
     } else if ((*packed)->key() != key_) {
       notes_.push_back(StrCat("\"", path, "\" is ", KeyDifference((*packed)->key(), key_)));
+    } else if (const Status status = options.verify ? (*packed)->VerifyPayload() : OkStatus();
+               !status.ok()) {
+      notes_.push_back(status.message());
     } else {
       file_ = std::move(packed).value();
       break;

@@ -31,6 +31,8 @@ struct PackedCacheOptions {
   std::string folder = {};
   // Neither looked for nor written.
   bool off = false;
+  // The whole of a file that is found is read and checked.
+  bool verify = false;
   FileCalls* calls = nullptr;  // borrowed; null: the system's
 };
 

@@ -93,6 +93,7 @@ void FillInfo(const TowerSlot<Tower>& slot, TowerInfo* info) {
   if (tower == nullptr) return;
   info->weight_bytes = tower->weight_bytes();
   const PackedCacheInfo packed = tower->packed_info();
+  info->packed_mapped_bytes = packed.mapped_bytes;
   info->anonymous_bytes = packed.anonymous_bytes;
   info->packed_state = packed.state;
   info->packed_note = packed.note;

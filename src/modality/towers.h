@@ -54,8 +54,9 @@ struct TowerInfo {
   TowerState state = TowerState::kAbsent;
   TowerCounters counters;
   StatusCode load_status = StatusCode::kOk;  // of the last load, also of one in the background
-  uint64_t weight_bytes = 0;     // resident while it is ready; those of a file once used
-  uint64_t anonymous_bytes = 0;  // of those, what no file has
+  uint64_t weight_bytes = 0;         // resident while it is ready; those of a file once used
+  uint64_t packed_mapped_bytes = 0;  // of those, packed weights in a file's pages
+  uint64_t anonymous_bytes = 0;      // of those, what no file has
   PackedCacheState packed_state = PackedCacheState::kNone;  // while it is ready
   std::string packed_note;                                  // likewise; PackedCacheInfo
   uint64_t activation_bytes = 0;  // resident at most, while it encodes; 0 unless it is ready

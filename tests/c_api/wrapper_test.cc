@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
+#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -44,6 +46,45 @@ TEST(WrapperTest, ThrowsTheStatusAndTheMessageOfAFailedCall) {
     EXPECT_EQ(error.status(), NESTLING_NOT_FOUND);
     EXPECT_THAT(error.what(), HasSubstr("no/such/file.nest"));
   }
+}
+
+TEST(WrapperTest, PreparedModelIsNotPackedAgain) {
+  std::string folder = testing::TempDir() + "nestling-prepared-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  uint64_t last = 0, total = 0;
+  nestling::PrepareOptions prepare;
+  prepare.cache_dir = folder;
+  prepare.num_threads = 1;
+  nestling::Prepare(kChatModel, prepare, [&](uint64_t done, uint64_t all) {
+    last = done;
+    total = all;
+  });
+  EXPECT_EQ(last, total);
+  EXPECT_GT(total, 0u);
+  nestling::EngineOptions options = kOneThread;
+  options.cache_dir = folder;
+  const Engine prepared(kChatModel, options), packed(kChatModel, kOneThread);
+  EXPECT_EQ(prepared.Packed(NESTLING_PACKED_DECODER).state, NESTLING_PACKED_USED);
+  EXPECT_EQ(prepared.Packed(NESTLING_PACKED_DECODER).anonymous_bytes, 0u);
+  EXPECT_GT(prepared.Packed(NESTLING_PACKED_DECODER).mapped_bytes, 0u);
+  EXPECT_EQ(packed.Packed(NESTLING_PACKED_DECODER).state, NESTLING_PACKED_NONE);
+  EXPECT_GT(packed.Packed(NESTLING_PACKED_DECODER).anonymous_bytes, 0u);
+  EXPECT_EQ(packed.Packed(NESTLING_PACKED_VISION).state, NESTLING_PACKED_NONE);
+  EXPECT_THROW(packed.Packed(3), Error);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(WrapperTest, FolderThatCannotBeWrittenIsAnErrorOfPrepareOnly) {
+  nestling::PrepareOptions prepare;
+  prepare.cache_dir = "/dev/null/folder";
+  prepare.num_threads = 1;
+  EXPECT_THROW(nestling::Prepare(kChatModel, prepare), Error);
+  nestling::EngineOptions options = kOneThread;
+  options.cache_dir = prepare.cache_dir;
+  const Engine engine(kChatModel, options);
+  const nestling_packed_info info = engine.Packed(NESTLING_PACKED_DECODER);
+  EXPECT_EQ(info.state, NESTLING_PACKED_FAILED);
+  EXPECT_THAT(info.note, HasSubstr("/dev/null/folder"));
 }
 
 TEST(WrapperTest, TextGoesToTokensAndBack) {
