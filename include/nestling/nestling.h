@@ -177,11 +177,9 @@ typedef struct nestling_engine_options {
    * the same content again costs nothing. 0: 16 MB (8 images). Less than one takes: no cache. */
   uint64_t soft_token_cache_bytes;
   nestling_tower_precision tower_precision;
-<<<<<<< HEAD
   /* Cores of the library's own threads, bit i for core i; the calling threads stay where they are.
    * 0: the performance cores. INVALID_ARGUMENT if the process may use none of them. */
   uint64_t cpu_mask;
-=======
   /* Folder in which weights that have to be packed for this CPU are kept between runs (the vision
    * tower, f32 weights; weights in tiles never have to be): made on first use, checked, replaced
    * when model, library or CPU change; one file for the decoder and each tower. An app gives its
@@ -189,7 +187,6 @@ typedef struct nestling_engine_options {
    * that nestling_prepare() made beside the container are used, nothing is written. A folder that
    * cannot be written or a full disk is no error: see nestling_engine_get_packed(). */
   const char* cache_dir;
->>>>>>> 6540bba (c_api, cli: packed weights are kept in a folder of the app's (cache_dir) or made ahead beside the model (prepare))
 } nestling_engine_options;
 
 /**

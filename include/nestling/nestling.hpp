@@ -109,11 +109,8 @@ struct EngineOptions {
   double tower_idle_seconds = 0;
   uint64_t soft_token_cache_bytes = 0;
   nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
-<<<<<<< HEAD
   uint64_t cpu_mask = 0;
-=======
   std::string cache_dir;
->>>>>>> 6540bba (c_api, cli: packed weights are kept in a folder of the app's (cache_dir) or made ahead beside the model (prepare))
 };
 
 // A piece of a message: text, an image or a sound. What it is made of is borrowed until the call
