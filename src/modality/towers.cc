@@ -373,7 +373,8 @@ void Towers::WatchIdle() {
     audio_.UnloadIfIdle(Clock::now() - idle);
     std::optional<Clock::time_point> next;
     const auto look = [&](const auto& slot) {
-      if (slot.state() != TowerState::kReady) return;
+      const TowerState state = slot.state();
+      if (state != TowerState::kReady && state != TowerState::kLoading) return;
       const Clock::time_point end = std::max(slot.last_use() + idle, Clock::now() + pause);
       next = next ? std::min(*next, end) : end;
     };

@@ -85,7 +85,7 @@ TEST(ChatTest, AnswersKeepsHistoryAndObeysItsCommands) {
     terminal.ReadUntil("> ");
     terminal.Type("/stats\n");
     const std::string text = terminal.ReadUntil("> ");
-    const size_t begin = text.find('{'), end = text.find('}');
+    const size_t begin = text.find('{'), end = text.rfind('}');
     return nlohmann::json::parse(text.substr(begin, end + 1 - begin))["session_tokens"].get<int>();
   };
   const int first = tokens_after("hello");
@@ -121,7 +121,7 @@ TEST(ChatTest, AnInterruptAtThePromptEndsTheChat) {
 nlohmann::json Stats(Terminal& terminal) {
   terminal.Type("/stats\n");
   const std::string text = terminal.ReadUntil("> ");
-  const size_t begin = text.find('{'), end = text.find('}');
+  const size_t begin = text.find('{'), end = text.rfind('}');
   return nlohmann::json::parse(text.substr(begin, end + 1 - begin));
 }
 

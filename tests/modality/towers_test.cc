@@ -181,7 +181,10 @@ TEST_F(TowersTest, AnIdleTowerGoesByItself) {
   EXPECT_TRUE(Eventually([&] {
     const TowerInfo info = towers_->Info(TowerKind::kVision);
     return info.counters.unloads == 2 && info.state == TowerState::kUnloaded;
-  }));
+  })) << towers_->Info(TowerKind::kVision).counters.loads << " loads, "
+      << towers_->Info(TowerKind::kVision).counters.unloads << " unloads, state "
+      << static_cast<int>(towers_->Info(TowerKind::kVision).state) << ", status "
+      << static_cast<int>(towers_->Info(TowerKind::kVision).load_status);
 }
 
 TEST_F(TowersTest, AnIdleWatchEndsWithTheTowersHoweverLongItWouldWait) {
