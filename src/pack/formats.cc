@@ -89,10 +89,20 @@ Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text) {
   return Layout::kTiled;
 }
 
-bool NeedsMoreBits(SourceDType source, DType dtype, Layout layout) {
+StoredForm FormFor(const TensorSpec& spec, SourceDType source, const TextConfig& text,
+                   const FormatOptions& options) {
+  const DType wanted = FormatFor(spec, ShellsOf(spec, text), options);
+  StoredForm form = {wanted, LayoutFor(spec, wanted, text)};
+  if (wanted == DType::kQ4C) {
+    const Layout blocked = LayoutFor(spec, DType::kQ4B32, text);
+    if (IsByNeuron(blocked)) form = {DType::kQ4B32, blocked};
+  }
   const bool few_bits = source != SourceDType::kF32 && source != SourceDType::kF16 &&
                         source != SourceDType::kBF16 && source != SourceDType::kQ8_0;
-  return few_bits && dtype == DType::kQ4B32 && layout == Layout::kNeuronColumns;
+  if (few_bits && form.dtype == DType::kQ4B32 && form.layout == Layout::kNeuronColumns) {
+    form.dtype = DType::kQ8C;
+  }
+  return form;
 }
 
 DType TowerFormatFor(SectionKind section, const std::string& name, std::span<const uint64_t> shape,

@@ -31,20 +31,28 @@ Status CheckFormatOptions(const FormatOptions& options);
 DType FormatFor(const TensorSpec& spec, std::span<const uint32_t> shell_ends,
                 const FormatOptions& options);
 
-// Whether a source of 4-bit blocks along the inputs should become q8c where `layout` wants q4b32: a
-// down projection that lies by neuron has its blocks along the outputs, and rounding to 4 bits twice
-// along two axes costs more accuracy than the first time did.
-bool NeedsMoreBits(SourceDType source, DType dtype, Layout layout);
-
-// The layout of a tensor of the text decoder in that format: by neuron where the
-// feed-forward network is sparse, tiles wherever the matrix kernels can read them in place, the specification's layout elsewhere. `text` is the whole model, so that a
-// sub-model gets the same bytes.
+// The layout of a tensor of the text decoder in that format: by neuron where the feed-forward
+// network is sparse, tiles wherever the matrix kernels can read them in place, the specification's
+// layout elsewhere. `text` is the whole model, so that a sub-model gets the same bytes.
 Layout LayoutFor(const TensorSpec& spec, DType dtype, const TextConfig& text);
+
+// How a tensor of the text decoder is stored.
+struct StoredForm {
+  DType dtype;
+  Layout layout;
+};
+
+// FormatFor and LayoutFor, but for the projections around a sparse gate: q4c becomes q4b32 there,
+// which lies by neuron and is read for few neurons only; and a down projection whose source has
+// blocks of few bits along the inputs becomes q8c, because its own blocks would lie along the
+// outputs, and rounding twice along two axes costs more accuracy than the first time did.
+StoredForm FormFor(const TensorSpec& spec, SourceDType source, const TextConfig& text,
+                   const FormatOptions& options);
 
 // The format of a tower's tensor: vectors stay f32. With q8c, so does what the tower's int8
 // operators do not read.
-DType TowerFormatFor(SectionKind section, const std::string& name,
-                     std::span<const uint64_t> shape, const FormatOptions& options);
+DType TowerFormatFor(SectionKind section, const std::string& name, std::span<const uint64_t> shape,
+                     const FormatOptions& options);
 
 // The layout of a tower's tensor in that format.
 Layout TowerLayoutFor(SectionKind section, DType dtype, std::span<const uint64_t> shape);

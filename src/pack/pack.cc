@@ -76,14 +76,12 @@ Result<std::vector<PackedTensor>> PlanText(const CheckpointTensors& tensors,
     ASSIGN_OR_RETURN(const SourceTensor* source, tensors.Get(spec.name, SourceShape(spec)));
     const std::optional<uint32_t> layer = LayerOfTensor(spec.name);
     if (layer && !std::binary_search(kept.begin(), kept.end(), *layer)) continue;
-    DType dtype = FormatFor(spec, ShellsOf(spec, whole), formats);
-    const Layout layout = LayoutFor(spec, dtype, whole);
-    if (NeedsMoreBits(source->dtype, dtype, layout)) dtype = DType::kQ8C;
+    const StoredForm form = FormFor(spec, source->dtype, whole, formats);
     PackedTensor tensor;
     tensor.plan = {.name = next->name,
                    .section = next->section,
-                   .dtype = dtype,
-                   .layout = layout,
+                   .dtype = form.dtype,
+                   .layout = form.layout,
                    .shape = next->shape,
                    .num_shells = next->num_shells};
     tensor.source = source;

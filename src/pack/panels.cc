@@ -17,7 +17,8 @@ namespace {
 // f32 values that a thread converts at a time: 4 MiB.
 constexpr uint64_t kPanelElements = 1 << 20;
 
-// What one thread does at a time: rows of a tensor, or columns (neurons) of one that lies in columns.
+// What one thread does at a time: rows of a tensor, or columns (neurons) of one that lies in
+// columns.
 struct Panel {
   const PackedTensor* tensor;
   uint64_t begin;
@@ -228,8 +229,7 @@ class PanelWriter {
   Status WriteNeuronColumns(const Panel& panel, Scratch* scratch) {
     const TensorPlan& plan = panel.tensor->plan;
     const uint64_t out = plan.shape[0], neurons = panel.end - panel.begin;
-    RETURN_IF_ERROR(
-        ReadColumns(*panel.tensor, 0, out, panel.begin, panel.end, &scratch->values));
+    RETURN_IF_ERROR(ReadColumns(*panel.tensor, 0, out, panel.begin, panel.end, &scratch->values));
     RETURN_IF_ERROR(CheckValues(plan.dtype, scratch->values));
     scratch->gathered.resize(scratch->values.size());
     Transpose(scratch->values.data(), out, neurons, scratch->gathered.data());

@@ -219,12 +219,16 @@ void StoreCodes(DType dtype, const int8_t* codes, size_t n, std::byte* out) {
 // Bytes of one row of elements, and of its scales.
 size_t RowBytes(DType dtype, size_t n) {
   switch (dtype) {
-    case DType::kF32: return n * 4;
+    case DType::kF32:
+      return n * 4;
     case DType::kF16:
-    case DType::kBF16: return n * 2;
-    case DType::kQ8C: return n;
+    case DType::kBF16:
+      return n * 2;
+    case DType::kQ8C:
+      return n;
     case DType::kQ4C:
-    case DType::kQ4B32: return n / 2;
+    case DType::kQ4B32:
+      return n / 2;
   }
   return 0;
 }
@@ -308,8 +312,8 @@ void ArrangeTiles(DType dtype, size_t row_length, QuantisedPanel* panel) {
         // Input i in the low half, input i + 16 in the high half.
         const std::byte low = row[i / 2], high = row[(i + 16) / 2];
         const bool odd = i % 2 != 0;
-        tile[i / 4 * 64 + i % 4] = (odd ? low >> 4 : low & std::byte{15}) |
-                                   (odd ? high & std::byte{0xf0} : high << 4);
+        tile[i / 4 * 64 + i % 4] =
+            (odd ? low >> 4 : low & std::byte{15}) | (odd ? high & std::byte{0xf0} : high << 4);
       }
       if (dtype == DType::kQ4C) continue;
       std::memcpy(&panel->scales[(block * kTileOutputs + r % kTileOutputs) * sizeof(uint16_t)],
@@ -359,8 +363,8 @@ void QuantiseNeurons(DType dtype, std::span<const float> values, size_t length,
     // Element i in the low half, element i + 16 in the high half.
     for (size_t i = 0; i < kBlockSize / 2; ++i) {
       const std::byte low = row[i / 2], high = row[(i + 16) / 2];
-      block[i] = i % 2 != 0 ? (low >> 4) | (high & std::byte{0xf0})
-                            : (low & std::byte{15}) | (high << 4);
+      block[i] =
+          i % 2 != 0 ? (low >> 4) | (high & std::byte{0xf0}) : (low & std::byte{15}) | (high << 4);
     }
   }
 }

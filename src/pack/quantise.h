@@ -11,17 +11,17 @@
 
 namespace nestling {
 
-// Conversion of f32 weights to the container's formats. A 4- or 8-bit group (32 inputs of a channel,
-// or a whole channel) has one scale; its codes are round(value / scale). The scale is chosen to
-// minimise the squared error of the group, by a search over clipping points and one least-squares
-// step, never just from the largest magnitude. A group looks at its own values only, so that a
-// MatFormer prefix has the same bytes as the same prefix of the whole model.
+// Conversion of f32 weights to the container's formats. A 4- or 8-bit group (32 inputs of a
+// channel, or a whole channel) has one scale; its codes are round(value / scale). The scale is
+// chosen to minimise the squared error of the group, by a search over clipping points and one
+// least-squares step, never just from the largest magnitude. A group looks at its own values only,
+// so that a MatFormer prefix has the same bytes as the same prefix of the whole model.
 //
 // Scales are normal numbers, and positive where XNNPACK reads them (row-major and transposed). In
-// 4-bit tiles, neurons and PLE spans, which only our own kernels read, they may be negative: the codes -8..7
-// are not symmetric, and with the better sign the squared error is about 12 % lower. A group of
-// zeros has scale 1.
-// The result does not depend on the machine: the same additions in the same order everywhere.
+// 4-bit tiles, neurons and PLE spans, which only our own kernels read, they may be negative: the
+// codes -8..7 are not symmetric, and with the better sign the squared error is about 12 % lower. A
+// group of zeros has scale 1. The result does not depend on the machine: the same additions in the
+// same order everywhere.
 
 // Elements and scales in the container's byte order (container/FORMAT.md). Reused between calls.
 struct QuantisedPanel {
@@ -37,8 +37,8 @@ Status CheckValues(DType dtype, std::span<const float> values);
 void QuantiseRows(DType dtype, std::span<const float> values, size_t row_length,
                   QuantisedPanel* panel);
 
-// kTiled, of a quantised type: `values` is [rows, row_length], whole tiles of one shell: the number of rows
-// is a multiple of 16, row_length that of the shell and a multiple of 32.
+// kTiled, of a quantised type: `values` is [rows, row_length], whole tiles of one shell: the number
+// of rows is a multiple of 16, row_length that of the shell and a multiple of 32.
 void QuantiseTiles(DType dtype, std::span<const float> values, size_t row_length,
                    QuantisedPanel* panel);
 

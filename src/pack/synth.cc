@@ -240,7 +240,7 @@ class TensorMaker {
   Stream elements_;
   Stream scales_;
   Recipe recipe_;
-  FloatTable floats_;                          // weights, or scales
+  FloatTable floats_;                       // weights, or scales
   std::array<uint16_t, kNumDraws> halves_;  // the same as f16 or bf16
 };
 
@@ -254,8 +254,8 @@ struct Panel {
 };
 
 Status AddPanels(const TensorPlan& plan, std::vector<Panel>* panels) {
-  ASSIGN_OR_RETURN(const StorageSize size, ComputeStorageSize(plan.dtype, plan.layout, plan.shape,
-                                                              plan.num_shells));
+  ASSIGN_OR_RETURN(const StorageSize size,
+                   ComputeStorageSize(plan.dtype, plan.layout, plan.shape, plan.num_shells));
   uint64_t step = kPanelDraws * DrawBytes(plan.dtype);
   if (plan.layout == Layout::kPleRows) {
     const uint64_t row_bytes = size.bytes / plan.shape[0];
@@ -288,11 +288,11 @@ Status FillPleSpans(const TensorMaker& maker, const Panel& panel, std::span<std:
 std::vector<TensorPlan> PlanTensors(const HeaderFields& fields, const FormatOptions& formats) {
   std::vector<TensorPlan> plans;
   for (TensorSpec& spec : TextTensors(fields.text)) {
-    const DType dtype = FormatFor(spec, ShellsOf(spec, fields.text), formats);
+    const StoredForm form = FormFor(spec, SourceDType::kF32, fields.text, formats);
     plans.push_back({.name = spec.name,
                      .section = spec.section,
-                     .dtype = dtype,
-                     .layout = LayoutFor(spec, dtype, fields.text),
+                     .dtype = form.dtype,
+                     .layout = form.layout,
                      .shape = std::move(spec.shape),
                      .num_shells = spec.num_shells});
   }

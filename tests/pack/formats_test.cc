@@ -122,14 +122,49 @@ TEST(FormatsTest, ProjectionsAroundASparseGateLieByNeuron) {
   EXPECT_EQ(layout("layers.0.mlp.up_proj", DType::kF32), Layout::kNeuronRows);
 }
 
+// A model of one sparse and one dense layer, and one of its feed-forward tensors.
+StoredForm SparseForm(const char* name, SourceDType source, DType quant) {
+  TextConfig text;
+  text.hidden_size = 64;
+  text.layers.resize(2);
+  for (LayerConfig& layer : text.layers) layer.shell_ends = {64, 128};
+  text.layers[0].activation_sparsity = 0.95f;
+  const bool down = std::string(name).ends_with("down_proj");
+  TensorSpec spec =
+      down ? Spec(Layout::kTransposed, {64, 128}) : Spec(Layout::kRowMajor, {128, 64});
+  spec.name = name;
+  FormatOptions options;
+  options.quant = quant;
+  return FormFor(spec, source, text, options);
+}
+
 TEST(FormatsTest, BlocksAlongTheOtherAxisAreNotRoundedTo4BitsTwice) {
   using enum SourceDType;
-  EXPECT_TRUE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kNeuronColumns));
-  EXPECT_TRUE(NeedsMoreBits(kQ6_K, DType::kQ4B32, Layout::kNeuronColumns));
-  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kNeuronRows));
-  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kQ4B32, Layout::kTiled));
-  EXPECT_FALSE(NeedsMoreBits(kBF16, DType::kQ4B32, Layout::kNeuronColumns));
-  EXPECT_FALSE(NeedsMoreBits(kQ4_0, DType::kF32, Layout::kNeuronColumns));
+  const auto down = [](SourceDType source, DType quant) {
+    const StoredForm form = SparseForm("layers.0.mlp.down_proj", source, quant);
+    EXPECT_EQ(form.layout, Layout::kNeuronColumns);
+    return form.dtype;
+  };
+  EXPECT_EQ(down(kQ4_0, DType::kQ4B32), DType::kQ8C);
+  EXPECT_EQ(down(kQ6_K, DType::kQ4B32), DType::kQ8C);
+  EXPECT_EQ(down(kQ4_0, DType::kQ4C), DType::kQ8C);
+  EXPECT_EQ(down(kBF16, DType::kQ4B32), DType::kQ4B32);
+  EXPECT_EQ(down(kQ8_0, DType::kQ4B32), DType::kQ4B32);
+  EXPECT_EQ(down(kQ4_0, DType::kF32), DType::kF32);
+  EXPECT_EQ(SparseForm("layers.0.mlp.up_proj", kQ4_0, DType::kQ4B32).dtype, DType::kQ4B32);
+  EXPECT_EQ(SparseForm("layers.1.mlp.down_proj", kQ4_0, DType::kQ4B32).dtype, DType::kQ4B32);
+}
+
+TEST(FormatsTest, ScalesPerChannelBecomeBlocksAroundASparseGateOnly) {
+  for (const char* name : {"layers.0.mlp.up_proj", "layers.0.mlp.down_proj"}) {
+    const StoredForm form = SparseForm(name, SourceDType::kBF16, DType::kQ4C);
+    EXPECT_EQ(form.dtype, DType::kQ4B32) << name;
+    EXPECT_TRUE(IsByNeuron(form.layout)) << name;
+  }
+  for (const char* name :
+       {"layers.0.mlp.gate_proj", "layers.1.mlp.up_proj", "layers.1.mlp.down_proj"}) {
+    EXPECT_EQ(SparseForm(name, SourceDType::kBF16, DType::kQ4C).dtype, DType::kQ4C) << name;
+  }
 }
 
 TEST(FormatsTest, IntegerAudioTowersKeepConvolutionsAndTheTableInF32) {
@@ -181,10 +216,10 @@ TEST(FormatsTest, EveryChoiceCanBeStored) {
           FormatOptions options;
           options.quant = quant;
           for (const TensorSpec& spec : TextTensors(text)) {
-            const DType dtype = FormatFor(spec, ShellsOf(spec, text), options);
+            const StoredForm form = FormFor(spec, SourceDType::kF32, text, options);
             EXPECT_TRUE(
-                ComputeStorageSize(dtype, spec.layout, spec.shape, spec.num_shells).ok())
-                << spec.name << ' ' << DTypeName(dtype);
+                ComputeStorageSize(form.dtype, form.layout, spec.shape, spec.num_shells).ok())
+                << spec.name << ' ' << DTypeName(form.dtype);
           }
         }
       }

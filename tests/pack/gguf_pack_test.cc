@@ -470,8 +470,9 @@ TEST_F(GgufPackTest, Q4_0BecomesQ4B32WithHardlyAnyLoss) {
     }
     const double relative = std::sqrt(error / power);
     RecordProperty(std::string(name), std::to_string(relative));
-    // bf16 has 8 bits: a scale moves by at most 2^-8 of itself. Sparse layers have a down projection
-    // of 8 bits per neuron: a Gaussian column spans some 3 sigma in 127 steps, 3 / 127 / sqrt(12).
+    // bf16 has 8 bits: a scale moves by at most 2^-8 of itself. Sparse layers have a down
+    // projection of 8 bits per neuron: a Gaussian column spans some 3 sigma in 127 steps, 3 / 127 /
+    // sqrt(12).
     EXPECT_LT(relative, name == std::string("mlp.down_proj") ? 0.0075 : 1.0 / 256) << name;
     EXPECT_GT(relative, 0.0) << name;
   }

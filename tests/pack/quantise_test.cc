@@ -140,8 +140,8 @@ TEST(QuantiseTest, BlocksAreWithinTwoPercentOfAnExhaustiveSearch) {
   }
   QuantisedPanel panel;
   QuantiseRows(DType::kQ4B32, values, kBlockSize, &panel);
-  const double matrix_error = SquaredError(
-      values, Dequantise(panel, DType::kQ4B32, Layout::kRowMajor, 500, kBlockSize));
+  const double matrix_error =
+      SquaredError(values, Dequantise(panel, DType::kQ4B32, Layout::kRowMajor, 500, kBlockSize));
   EXPECT_LT(matrix_error, 1.02 * matrix_best);
 
   // A PLE span of 32 is one block: 16 bytes of codes, then its scale.
@@ -153,8 +153,8 @@ TEST(QuantiseTest, BlocksAreWithinTwoPercentOfAnExhaustiveSearch) {
     split.elements.insert(split.elements.end(), span, span + 16);
     split.scales.insert(split.scales.end(), span + 16, span + 18);
   }
-  const double ple_error = SquaredError(
-      values, Dequantise(split, DType::kQ4B32, Layout::kRowMajor, 500, kBlockSize));
+  const double ple_error =
+      SquaredError(values, Dequantise(split, DType::kQ4B32, Layout::kRowMajor, 500, kBlockSize));
   EXPECT_LT(ple_error, 1.02 * ple_best);
   EXPECT_LT(ple_error, 0.92 * matrix_error);  // what scales of both signs are for
 }
