@@ -141,7 +141,7 @@ enum {
 typedef struct nestling_engine_options {
   size_t struct_size;
   /* Threads that compute, the caller's included. 0: one for each performance core that the
-   * process may use, within its control group's quota. At most 1024. */
+   * process may use, within its control group's quota. At most 256. */
   uint32_t num_threads;
   /* Most tokens of one prefill step; fewer (not below 16) where memory_budget_bytes wants it. More
    * is faster for long prompts and takes more memory. 0: the library chooses. */
@@ -293,7 +293,7 @@ typedef struct nestling_engine_memory {
   uint64_t vision_bytes;        /* weights of the tower, while it is loaded */
   uint64_t audio_bytes;
   uint64_t soft_token_cache_bytes; /* of encoded images and sounds that are kept */
-  uint64_t kv_bytes;            /* kv caches of all sessions, as if full */
+  uint64_t kv_bytes;               /* kv caches of all sessions, as if full */
   /* Parameters by group; text_parameters as the sizes of models are published: what slices have
    * loaded of the decoder, and the key and value weights of layers that use those of others, which
    * no container has. 1,905,495,648 for E2B. */
@@ -331,8 +331,8 @@ typedef struct nestling_engine_residency {
   uint64_t logits_bytes;
 } nestling_engine_residency;
 
-/* All zero where the system does not say. Thread safety: any; a snapshot while sessions run, without
- * the activations of running calls. Cost: about 10 ms for each GB that is mapped. */
+/* All zero where the system does not say. Thread safety: any; a snapshot while sessions run,
+ * without the activations of running calls. Cost: about 10 ms for each GB that is mapped. */
 NESTLING_API nestling_status nestling_engine_get_residency(
     const nestling_engine* engine, nestling_engine_residency* out_residency);
 
@@ -741,8 +741,8 @@ typedef int32_t nestling_part_type;
 enum {
   /* data: UTF-8, size: bytes or NESTLING_NUL_TERMINATED. */
   NESTLING_PART_TEXT = 1,
-  /* data: pixels, rows from the top, size: bytes; width, height, stride_bytes, pixel_format. Resized
-   * as the model wants it, the aspect ratio not kept. */
+  /* data: pixels, rows from the top, size: bytes; width, height, stride_bytes, pixel_format.
+   * Resized as the model wants it, the aspect ratio not kept. */
   NESTLING_PART_IMAGE = 2,
   /* data: const float* [3, height, width] in 0 .. 1, size: floats; width and height as in
    * nestling_tower_info. */

@@ -115,16 +115,6 @@ Result<std::unique_ptr<File>> File::FromDescriptor(int fd, uint64_t offset, uint
   return file;
 }
 
-Result<std::unique_ptr<File>> File::Span(uint64_t offset, uint64_t length) const {
-  if (offset > size_ || length == 0 || length > size_ - offset) {
-    return IoError("span of ", length, " bytes at ", offset, " of \"", name_, "\" of ", size_,
-                   " bytes");
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<File> file, FromDescriptor(fd_, start_ + offset, length));
-  file->name_ = name_;
-  return file;
-}
-
 File::~File() {
   if (fd_ >= 0) close(fd_);
 }

@@ -45,8 +45,6 @@ class File {
   // `calls` is borrowed and does the reads.
   static Result<std::unique_ptr<File>> Open(const std::string& path,
                                             FileCalls& calls = FileCalls::System());
-  // A part of this file, on a descriptor of its own.
-  Result<std::unique_ptr<File>> Span(uint64_t offset, uint64_t length) const;
   // Duplicates `fd`: the caller keeps and closes his own. `length` 0 means up to the end.
   static Result<std::unique_ptr<File>> FromDescriptor(int fd, uint64_t offset, uint64_t length);
   ~File();

@@ -10,9 +10,7 @@
 namespace nestling {
 namespace {
 
-constexpr size_t kMaxThreads = 256;
-
-// This thread runs a unit of some pool, or a region alone.
+// This thread runs units of some pool: its own regions run on it alone.
 thread_local bool in_region = false;
 
 class RegionScope {
@@ -24,8 +22,8 @@ class RegionScope {
 }  // namespace
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(size_t num_threads, uint64_t cpu_mask) {
-  if (num_threads > kMaxThreads) {
-    return InvalidArgument("threads: ", num_threads, ", at most ", kMaxThreads);
+  if (num_threads > kMaxPoolThreads) {
+    return InvalidArgument("threads: ", num_threads, ", at most ", kMaxPoolThreads);
   }
   ASSIGN_OR_RETURN(const CoreChoice choice, ChooseCores(ReadTopology(), num_threads, cpu_mask));
   std::unique_ptr<ThreadPool> pool(new ThreadPool);
@@ -47,7 +45,7 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(size_t num_threads, uint6
 ThreadPool::~ThreadPool() {
   stop_.store(true);
   regions_.fetch_add(1);
-  FutexWake(regions_, kMaxThreads);
+  FutexWake(regions_, kMaxPoolThreads);
   for (std::thread& worker : workers_) worker.join();
   if (pthreadpool_ != nullptr) pthreadpool_destroy(pthreadpool_);
 }

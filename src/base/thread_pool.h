@@ -17,6 +17,8 @@ struct pthreadpool;
 
 namespace nestling {
 
+inline constexpr size_t kMaxPoolThreads = 256;
+
 // Worker threads of our kernels, made to stay useful on a busy machine.
 //
 // The units of a parallel region are shared out in one range a thread, neighbours to the same
@@ -29,9 +31,9 @@ namespace nestling {
 // do its own alone. A region inside a region runs on its thread. Nothing is allocated per region.
 class ThreadPool {
  public:
-  // `num_threads` counts the caller; 0: one for each core that ChooseCores finds. `cpu_mask` has
-  // the cores of the workers, bit i for core i; 0: see ChooseCores. Callers' threads are never
-  // pinned.
+  // `num_threads` counts the caller, at most kMaxPoolThreads; 0: one for each core that ChooseCores
+  // finds. `cpu_mask` has the cores of the workers, bit i for core i; 0: see ChooseCores. Callers'
+  // threads are never pinned.
   static Result<std::unique_ptr<ThreadPool>> Create(size_t num_threads, uint64_t cpu_mask = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "base/thread_pool.h"
 #include "c_api/arguments.h"
 #include "c_api/guard.h"
 #include "c_api/handles.h"
@@ -18,7 +19,6 @@
 namespace nestling {
 namespace {
 
-constexpr uint32_t kMaxThreads = 1024;
 constexpr double kMaxIdleSeconds = 1e9;
 
 Result<TowerPrecision> ReadTowerPrecision(nestling_tower_precision precision) {
@@ -38,9 +38,9 @@ Result<TowerPrecision> ReadTowerPrecision(nestling_tower_precision precision) {
 Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) {
   nestling_engine_options read;
   RETURN_IF_ERROR(ReadOptions(options, "options", &read));
-  if (read.num_threads > kMaxThreads) {
+  if (read.num_threads > kMaxPoolThreads) {
     return InvalidArgument("options.num_threads: ", read.num_threads, ", want at most ",
-                           kMaxThreads);
+                           kMaxPoolThreads);
   }
   EngineOptions result;
   result.num_threads = read.num_threads;
@@ -68,9 +68,9 @@ Result<EngineOptions> ReadEngineOptions(const nestling_engine_options* options) 
 }
 
 Result<EngineOptions> ReadPrepareOptions(const nestling_prepare_options& read) {
-  if (read.num_threads > kMaxThreads) {
+  if (read.num_threads > kMaxPoolThreads) {
     return InvalidArgument("options.num_threads: ", read.num_threads, ", want at most ",
-                           kMaxThreads);
+                           kMaxPoolThreads);
   }
   EngineOptions result;
   result.num_threads = read.num_threads;

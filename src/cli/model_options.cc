@@ -35,7 +35,7 @@ void ModelOptions::AddTo(CLI::App& command) {
   command.add_option("--slice", slice, "Slice: a name in the container, or a JSON file")
       ->type_name("NAME");
   command.add_option("-t,--threads", threads, "Threads (0: one for each performance core)")
-      ->check(CLI::Range(0, 1024))
+      ->check(CLI::Range(0, 256))
       ->type_name("N");
   command
       .add_option("--cpu-mask", cpu_mask,

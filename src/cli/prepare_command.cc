@@ -45,7 +45,7 @@ void AddPrepareCommand(CLI::App& app, Work& work) {
   command->add_option("--slice", options.slice, "Slice: a name in the container, or a JSON file")
       ->type_name("NAME");
   command->add_option("-t,--threads", options.num_threads, "Threads (0: one for each core)")
-      ->check(CLI::Range(0, 1024))
+      ->check(CLI::Range(0, 256))
       ->type_name("N");
   command
       ->add_option("--tower", arguments->precision,

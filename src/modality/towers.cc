@@ -315,21 +315,16 @@ void Towers::Unload(TowerKind kind) {
   }
 }
 
-uint64_t Towers::UnloadIdle() {
-  uint64_t freed = 0;
-  for (const TowerKind kind : {TowerKind::kVision, TowerKind::kAudio}) {
-    const uint64_t bytes = Info(kind).weight_bytes;
-    if (UnloadIfIdle(kind)) freed += bytes;
-  }
-  return freed;
-}
-
 bool Towers::IsIdle(TowerKind kind) const {
   return kind == TowerKind::kVision ? vision_.IsIdle() : audio_.IsIdle();
 }
 
 bool Towers::UnloadIfIdle(TowerKind kind) {
   return kind == TowerKind::kVision ? vision_.UnloadIfIdle() : audio_.UnloadIfIdle();
+}
+
+TowerState Towers::State(TowerKind kind) const {
+  return kind == TowerKind::kVision ? vision_.state() : audio_.state();
 }
 
 TowerInfo Towers::Info(TowerKind kind) const {
@@ -368,7 +363,6 @@ void Towers::WatchIdle() {
   while (!stop_watching_) {
     const uint64_t uses = num_uses_;
     lock.unlock();
-    // These wait for a tower that is being loaded.
     vision_.UnloadIfIdle(Clock::now() - idle);
     audio_.UnloadIfIdle(Clock::now() - idle);
     std::optional<Clock::time_point> next;

@@ -113,13 +113,11 @@ class Towers {
   Status Load(TowerKind kind, bool in_background);
   // Lets a tower go; its last running encoding keeps it until it ends.
   void Unload(TowerKind kind);
-  // Lets go of the towers that nobody uses now, for a process that is short of memory. Returns
-  // the bytes of weights that are free afterwards.
-  uint64_t UnloadIdle();
   // Whether a tower is ready and nobody uses it now; and lets it go if so. Neither waits for one
   // that is being loaded.
   bool IsIdle(TowerKind kind) const;
   bool UnloadIfIdle(TowerKind kind);
+  TowerState State(TowerKind kind) const;
   TowerInfo Info(TowerKind kind) const;
 
   MediaCacheCounters cache_counters() const { return cache_.counters(); }

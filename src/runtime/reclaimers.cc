@@ -22,7 +22,7 @@ void PleCacheReclaimer::Regrow(uint64_t bytes) {
 uint64_t TowerReclaimer::held_bytes() const {
   uint64_t held = 0;
   for (const TowerKind kind : kTowerKinds) {
-    const TowerState state = towers_.Info(kind).state;
+    const TowerState state = towers_.State(kind);
     if (state == TowerState::kLoading || state == TowerState::kReady) {
       held += bytes_[static_cast<size_t>(kind)];
     }

@@ -151,12 +151,13 @@ TEST_F(TowersTest, WhatIsInUseIsNotIdle) {
     const auto lease = towers_->AcquireAudio();
     ASSERT_TRUE(lease.ok());
     ASSERT_TRUE(towers_->Load(TowerKind::kVision, /*in_background=*/false).ok());
-    EXPECT_GT(towers_->UnloadIdle(), 0u);
+    EXPECT_TRUE(towers_->UnloadIfIdle(TowerKind::kVision));
     EXPECT_EQ(State(TowerKind::kVision), TowerState::kUnloaded);
+    EXPECT_FALSE(towers_->UnloadIfIdle(TowerKind::kVision));
+    EXPECT_FALSE(towers_->UnloadIfIdle(TowerKind::kAudio));
     EXPECT_EQ(State(TowerKind::kAudio), TowerState::kReady);
-    EXPECT_EQ(towers_->UnloadIdle(), 0u);
   }
-  EXPECT_GT(towers_->UnloadIdle(), 0u);
+  EXPECT_TRUE(towers_->UnloadIfIdle(TowerKind::kAudio));
   EXPECT_EQ(State(TowerKind::kAudio), TowerState::kUnloaded);
 }
 
@@ -181,8 +182,8 @@ TEST_F(TowersTest, AnIdleTowerGoesByItself) {
   EXPECT_TRUE(Eventually([&] {
     const TowerInfo info = towers_->Info(TowerKind::kVision);
     return info.counters.unloads == 2 && info.state == TowerState::kUnloaded;
-  })) << towers_->Info(TowerKind::kVision).counters.loads << " loads, "
-      << towers_->Info(TowerKind::kVision).counters.unloads << " unloads, state "
+  })) << towers_->Info(TowerKind::kVision).counters.loads
+      << " loads, " << towers_->Info(TowerKind::kVision).counters.unloads << " unloads, state "
       << static_cast<int>(towers_->Info(TowerKind::kVision).state) << ", status "
       << static_cast<int>(towers_->Info(TowerKind::kVision).load_status);
 }
