@@ -38,10 +38,17 @@ constexpr Product kProducts[] = {{"Int4", 4, true, &TiledLinearKernel::int4},
 struct Problem {
   Problem(const TiledLinearKernel& kernel, const Product& product, size_t rows_in, size_t k_in,
           size_t outputs_in)
-      : rows(rows_in), k(k_in), outputs(outputs_in), x(rows * k, 0.5f), codes(rows * k),
-        row_scales(rows), offsets(rows * k / 32), totals(rows),
+      : rows(rows_in),
+        k(k_in),
+        outputs(outputs_in),
+        x(rows * k, 0.5f),
+        codes(rows * k),
+        row_scales(rows),
+        offsets(rows * k / 32),
+        totals(rows),
         weights(outputs * k * product.weight_bits / 8),
-        scales(product.block_scaled ? outputs * k / 16 : outputs * 4), out(rows * outputs) {
+        scales(product.block_scaled ? outputs * k / 16 : outputs * 4),
+        out(rows * outputs) {
     FillBytes(&weights);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 17) - 8.0f;
     for (size_t r = 0; r < rows; ++r) {
@@ -49,7 +56,14 @@ struct Problem {
                       &totals[r]);
     }
     args = {{codes.data(), row_scales.data(), offsets.data(), totals.data()},
-            rows, k, weights.data(), scales.data(), 0, outputs / 16, out.data(), outputs};
+            rows,
+            k,
+            weights.data(),
+            scales.data(),
+            0,
+            outputs / 16,
+            out.data(),
+            outputs};
   }
   size_t rows, k, outputs;
   std::vector<float> x;
@@ -73,12 +87,11 @@ void Run(benchmark::State& state, const TiledLinearKernel& kernel, const Product
     benchmark::DoNotOptimize(problem.out.data());
   }
   const double products = static_cast<double>(state.iterations()) * rows * k * outputs;
-  state.counters["GOPS"] =
-      benchmark::Counter(2e-9 * products, benchmark::Counter::kIsRate);
-  state.counters["weights_GB"] = benchmark::Counter(
-      1e-9 * static_cast<double>(state.iterations()) *
-          static_cast<double>(problem.weights.size() + problem.scales.size()),
-      benchmark::Counter::kIsRate);
+  state.counters["GOPS"] = benchmark::Counter(2e-9 * products, benchmark::Counter::kIsRate);
+  state.counters["weights_GB"] =
+      benchmark::Counter(1e-9 * static_cast<double>(state.iterations()) *
+                             static_cast<double>(problem.weights.size() + problem.scales.size()),
+                         benchmark::Counter::kIsRate);
 }
 
 void ReadMemory(benchmark::State& state) {

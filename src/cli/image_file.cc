@@ -86,8 +86,8 @@ bool IsHarmlessJpeg(std::span<const uint8_t> file) {
     }
     scanning |= marker == kScan;
     // Markers without a segment: fill bytes, stuffed zeros, restarts, start and end.
-    const bool alone = marker == 0xFF || marker == 0 || marker == 1 ||
-                       (marker >= 0xD0 && marker <= 0xD9);
+    const bool alone =
+        marker == 0xFF || marker == 0 || marker == 1 || (marker >= 0xD0 && marker <= 0xD9);
     if (!scanning && !alone) at += 1 + length;
   }
   return true;
@@ -136,10 +136,10 @@ Rgb8Image Upright(Rgb8Image image, int orientation) {
   // Orientations 5 to 8 swap rows and columns; where the upright pixel (x, y) lies in the stored
   // image, then, is (a, b) mirrored one way, both ways, or the other way.
   const bool swapped = orientation >= 5;
-  const bool mirror_x = orientation == 2 || orientation == 3 || orientation == 7 ||
-                        orientation == 8;
-  const bool mirror_y = orientation == 3 || orientation == 4 || orientation == 6 ||
-                        orientation == 7;
+  const bool mirror_x =
+      orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool mirror_y =
+      orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
   Rgb8Image upright;
   upright.width = swapped ? image.height : image.width;
   upright.height = swapped ? image.width : image.height;
@@ -182,8 +182,7 @@ std::string DecodeImage(std::span<const uint8_t> file, Rgb8Image* image) {
   Rgb8Image decoded;
   decoded.width = static_cast<size_t>(width);
   decoded.height = static_cast<size_t>(height);
-  decoded.pixels.assign(pixels.get(),
-                        pixels.get() + decoded.width * decoded.height * kChannels);
+  decoded.pixels.assign(pixels.get(), pixels.get() + decoded.width * decoded.height * kChannels);
   *image = Upright(std::move(decoded), ExifOrientation(file));
   return {};
 }

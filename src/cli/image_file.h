@@ -20,8 +20,8 @@ struct Rgb8Image {
 inline constexpr size_t kMaxDecodedPixels = 100'000'000;
 inline constexpr size_t kMaxImageFileBytes = 256u << 20;
 
-// Decodes PNG, JPEG, BMP, GIF or PPM (its first frame); alpha is dropped. Empty on success, else one
-// line that says what is wrong with it; *image is then unchanged.
+// Decodes PNG, JPEG, BMP, GIF or PPM (its first frame); alpha is dropped. Empty on success, else
+// one line that says what is wrong with it; *image is then unchanged.
 std::string DecodeImage(std::span<const uint8_t> file, Rgb8Image* image);
 
 // The same of a file.

@@ -21,8 +21,7 @@ static_assert(static_cast<int>(Layout::kRowMajor) == static_cast<int>(fbs::Layou
 static_assert(static_cast<int>(Layout::kTransposed) == static_cast<int>(fbs::Layout::transposed));
 static_assert(static_cast<int>(Layout::kPleRows) == static_cast<int>(fbs::Layout::ple_rows));
 static_assert(static_cast<int>(Layout::kTiled) == static_cast<int>(fbs::Layout::tiled));
-static_assert(static_cast<int>(Layout::kNeuronRows) ==
-              static_cast<int>(fbs::Layout::neuron_rows));
+static_assert(static_cast<int>(Layout::kNeuronRows) == static_cast<int>(fbs::Layout::neuron_rows));
 static_assert(static_cast<int>(Layout::kNeuronColumns) ==
               static_cast<int>(fbs::Layout::neuron_columns));
 static_assert(static_cast<int>(SectionKind::kText) == static_cast<int>(fbs::SectionKind::text));

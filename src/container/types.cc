@@ -85,8 +85,8 @@ Result<StorageSize> NeuronStorage(DType dtype, Layout layout, std::span<const ui
   const bool rows = layout == Layout::kNeuronRows;
   const uint64_t neurons = shape[rows ? 0 : 1], length = shape[rows ? 1 : 0];
   if (dtype != DType::kF32 && length % kBlockSize != 0) {
-    return BadModel("shape ", ShapeText(shape), ": quantised neurons need vectors of a multiple of ",
-                    kBlockSize);
+    return BadModel("shape ", ShapeText(shape),
+                    ": quantised neurons need vectors of a multiple of ", kBlockSize);
   }
   uint64_t count = 0;
   StorageSize size;

@@ -19,8 +19,8 @@ Status XnnStatus(xnn_status status, const char* what) {
   }
 }
 
-Result<std::unique_ptr<GraphContext>> GraphContext::Create(
-    const ThreadPool& pool, std::unique_ptr<PackedWeights> packed) {
+Result<std::unique_ptr<GraphContext>> GraphContext::Create(const ThreadPool& pool,
+                                                           std::unique_ptr<PackedWeights> packed) {
   // The one global state of the library; XNNPACK makes it once, whoever asks first.
   RETURN_IF_ERROR(XnnStatus(xnn_initialize(/*allocator=*/nullptr), "initialise"));
   if (packed == nullptr) packed = std::make_unique<PackedWeights>();

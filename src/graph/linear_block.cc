@@ -131,8 +131,8 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                               "define an output"));
     std::string name = op.weight.PackedName();
     const bool there = !name.empty() && packed.Has(name);
-    ASSIGN_OR_RETURN(PackSource source, there ? PackSource::Placeholder(op.weight)
-                                              : PackSource::Create(op.weight));
+    ASSIGN_OR_RETURN(PackSource source,
+                     there ? PackSource::Placeholder(op.weight) : PackSource::Create(op.weight));
     sources.push_back(std::move(source));
     if (!name.empty()) {
       scope.Name(sources.back().elements(), std::move(name), op.weight.element_bytes());
@@ -147,10 +147,10 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
   }
 
   const std::lock_guard lock(context_.mutex());
-  RETURN_IF_ERROR(XnnStatus(
-      xnn_create_runtime_v4(raw, packed.provider(), context_.workspace(), context_.pool().get(),
-                            XNN_FLAG_YIELD_WORKERS, &runtime_),
-      "create a runtime"));
+  RETURN_IF_ERROR(
+      XnnStatus(xnn_create_runtime_v4(raw, packed.provider(), context_.workspace(),
+                                      context_.pool().get(), XNN_FLAG_YIELD_WORKERS, &runtime_),
+                "create a runtime"));
   RETURN_IF_ERROR(scope.status());
   for (uint32_t id = 0; id < num_external; ++id) values_.push_back({id, nullptr});
   return Reshape(1);

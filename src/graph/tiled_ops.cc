@@ -54,7 +54,9 @@ class Quantized {
  public:
   Quantized() = default;
   Quantized(WorkspaceCutter* cutter, size_t num_tokens, size_t k)
-      : k_(k), codes_(cutter->Cut<int8_t>(num_tokens * k)), scales_(cutter->Cut<float>(num_tokens)),
+      : k_(k),
+        codes_(cutter->Cut<int8_t>(num_tokens * k)),
+        scales_(cutter->Cut<float>(num_tokens)),
         offsets_(cutter->Cut<int32_t>(num_tokens * k / kernels::kTileInputs)),
         totals_(cutter->Cut<int32_t>(num_tokens)) {}
 

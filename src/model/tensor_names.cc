@@ -85,7 +85,7 @@ std::string ShapeText(std::span<const uint64_t> shape) {
   return text + "]";
 }
 
-constexpr const char* kLayoutNames[] = {"row_major", "transposed", "ple_rows",
+constexpr const char* kLayoutNames[] = {"row_major", "transposed",  "ple_rows",
                                         "tiled",     "neuron_rows", "neuron_columns"};
 
 // Whether a tensor may lie in tiles instead: matrices that need not be f32.

@@ -29,8 +29,8 @@ struct Matrix {
   size_t data_bytes = 0;
   const std::byte* scales = nullptr;  // null if the dtype has none
   size_t scales_bytes = 0;
-  // kTransposed and a tiled down_proj: ends of the layer's shells along `in`. Row s of the q8c and q4c scales,
-  // [shells, out], belongs to the inputs [shell_ends[s - 1], shell_ends[s]).
+  // kTransposed and a tiled down_proj: ends of the layer's shells along `in`. Row s of the q8c and
+  // q4c scales, [shells, out], belongs to the inputs [shell_ends[s - 1], shell_ends[s]).
   std::span<const uint32_t> shell_ends;
 
   size_t num_shells() const { return shell_ends.empty() ? 1 : shell_ends.size(); }

@@ -214,7 +214,9 @@ float Decoder::GateCut(const Pass& pass, const Step& step, std::span<const FfnSh
                        size_t t) const {
   // The statistics run over the slice's whole width (gemma3n.md 2.8), population deviation.
   const float count = static_cast<float>(step.ffn_width);
-  const auto gate = [&](const FfnShell& shell) { return ShellRow(pass.s.gate, pass.rows, shell, t); };
+  const auto gate = [&](const FfnShell& shell) {
+    return ShellRow(pass.s.gate, pass.rows, shell, t);
+  };
   float sum = 0.0f, squares = 0.0f;
   for (const FfnShell& shell : shells) sum += kernels::Sum(gate(shell), shell.end - shell.begin);
   const float mean = sum / count;
@@ -250,9 +252,8 @@ Status Decoder::FeedForward(Pass& pass, const Step& step) {
   for (uint32_t end = 0; end < step.ffn_width; ++num_shells) {
     const FfnShell& shell = layer.shells[num_shells];
     float* outputs[] = {ShellRow(pass.s.gate, rows, shell, 0), ShellRow(pass.s.up, rows, shell, 0)};
-    RETURN_IF_ERROR(shell.gate_up->Run(rows, inputs,
-                                       std::span(outputs, layer.sparse != nullptr ? 1 : 2),
-                                       pass.s.linear));
+    RETURN_IF_ERROR(shell.gate_up->Run(
+        rows, inputs, std::span(outputs, layer.sparse != nullptr ? 1 : 2), pass.s.linear));
     end = shell.end;
   }
   const std::span<const FfnShell> shells(layer.shells.data(), num_shells);

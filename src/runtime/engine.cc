@@ -113,8 +113,8 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<File> file,
   towers.packed_cache = options.packed_cache;
   towers.admit = [engine = engine.get()](TowerKind kind) { return engine->AdmitTower(kind); };
   engine->towers_ = std::make_unique<Towers>(container, *engine->pool_, std::move(towers));
-  ASSIGN_OR_RETURN(engine->blocks_, DecoderBlocks::Create(*engine->weights_, *engine->pool_,
-                                                          options.packed_cache));
+  ASSIGN_OR_RETURN(engine->blocks_,
+                   DecoderBlocks::Create(*engine->weights_, *engine->pool_, options.packed_cache));
   const bool streamed = options.ple_mode == PleMode::kStream;
   engine->scratch_pool_ =
       std::make_unique<ScratchPool>(container.header().text, wanted_chunk, PleRowBytes(container));

@@ -191,11 +191,10 @@ Result<MemoryEstimate> EstimateMemory(const ContainerReader& container, const Sl
 
 uint64_t WeightBytesPerToken(const ContainerReader& container, const SliceConfig& slice) {
   uint64_t sum = 0;
-  ForUsedTensors(container, SliceWidths(container.header().text, slice),
-                 [&sum](const UsedTensor& tensor) {
-                   sum += static_cast<uint64_t>(static_cast<double>(tensor.bytes) *
-                                                tensor.read_per_token);
-                 });
+  ForUsedTensors(
+      container, SliceWidths(container.header().text, slice), [&sum](const UsedTensor& tensor) {
+        sum += static_cast<uint64_t>(static_cast<double>(tensor.bytes) * tensor.read_per_token);
+      });
   return sum;
 }
 

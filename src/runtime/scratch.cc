@@ -37,9 +37,9 @@ std::vector<Scratch::Part> Scratch::Plan(const TextConfig& config, size_t tokens
               kAlignment / sizeof(float));
   max_tokens = tokens;
 
-  const bool sparse = std::any_of(
-      config.layers.begin(), config.layers.end(),
-      [](const LayerConfig& layer) { return layer.activation_sparsity > 0; });
+  const bool sparse =
+      std::any_of(config.layers.begin(), config.layers.end(),
+                  [](const LayerConfig& layer) { return layer.activation_sparsity > 0; });
   const size_t list = sparse ? SparseFfnMemory::ListElements(tokens, ffn) : 0;
   std::vector<Part> parts = {
       {&embedding, tokens * hidden},

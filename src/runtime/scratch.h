@@ -25,19 +25,19 @@ class Scratch {
   // capacity_bytes() of what Create would make.
   static uint64_t Bytes(const TextConfig& config, size_t max_tokens);
 
-  float* embedding;       // e [T, hidden]
-  float* streams[8];      // AltUp streams, each [T, hidden]
-  float* x;               // normed input of the attention and of the FFN [T, hidden]
-  float* q;               // [T, heads * head_dim]
-  float* k;               // [T, kv_heads * head_dim]
-  float* v;               // [T, kv_heads * head_dim]
-  float* laurel;          // [T, rank]
-  float* attention;       // [T, heads * head_dim]
-  float* attention_out;   // [T, hidden]
-  float* laurel_out;      // [T, hidden]
-  float* u;               // residual around the FFN [T, hidden]
-  float* gate;            // shell after shell, each [T, width of the shell]
-  float* up;              // likewise; also as large as SparseFfnMemory wants
+  float* embedding;      // e [T, hidden]
+  float* streams[8];     // AltUp streams, each [T, hidden]
+  float* x;              // normed input of the attention and of the FFN [T, hidden]
+  float* q;              // [T, heads * head_dim]
+  float* k;              // [T, kv_heads * head_dim]
+  float* v;              // [T, kv_heads * head_dim]
+  float* laurel;         // [T, rank]
+  float* attention;      // [T, heads * head_dim]
+  float* attention_out;  // [T, hidden]
+  float* laurel_out;     // [T, hidden]
+  float* u;              // residual around the FFN [T, hidden]
+  float* gate;           // shell after shell, each [T, width of the shell]
+  float* up;             // likewise; also as large as SparseFfnMemory wants
   // Lists of active neurons, where a layer is sparse; the factors are `up`.
   uint32_t* neurons;
   uint32_t* neuron_starts;

@@ -35,12 +35,12 @@ struct SessionCounters {
   double first_token_seconds = 0;  // of the last Generate: from its call to its first token
   uint64_t draft_tokens = 0;       // drafted, and of those accepted
   uint64_t accepted_tokens = 0;
-  uint64_t kv_bytes = 0;        // capacity of the kv cache
-  uint64_t ple_rows_read = 0;   // rows that tokens needed, one each
-  uint64_t ple_bytes_read = 0;  // from storage or the system's page cache
-  uint64_t ple_hits = 0;        // distinct rows of a chunk that the cache had
-  uint64_t ple_misses = 0;      // and those that were read
-  double ple_wait_seconds = 0;  // in which a step had to wait for its rows
+  uint64_t kv_bytes = 0;           // capacity of the kv cache
+  uint64_t ple_rows_read = 0;      // rows that tokens needed, one each
+  uint64_t ple_bytes_read = 0;     // from storage or the system's page cache
+  uint64_t ple_hits = 0;           // distinct rows of a chunk that the cache had
+  uint64_t ple_misses = 0;         // and those that were read
+  double ple_wait_seconds = 0;     // in which a step had to wait for its rows
   uint64_t weight_bytes_read = 0;  // weights that steps read, once a step
   uint64_t weight_products = 0;    // multiply-accumulates with them
 };

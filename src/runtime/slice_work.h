@@ -14,8 +14,9 @@ struct WeightWork {
 };
 
 // What the layers of a slice do, dense but for the neurons that the gates of sparse layers cut off
-// (of a chunk, which reads the rows that any of its tokens needs: as if it were one token). A step that needs logits of its last token only runs
-// `every_token` for all of its tokens and `last_token` for one (gemma3n.md 2.11).
+// (of a chunk, which reads the rows that any of its tokens needs: as if it were one token). A step
+// that needs logits of its last token only runs `every_token` for all of its tokens and
+// `last_token` for one (gemma3n.md 2.11).
 struct SliceWork {
   WeightWork every_token;
   WeightWork last_token;

@@ -105,8 +105,8 @@ TEST(ImageFileTest, EveryTruncationIsAnErrorOrAnImageOfTheSameSize) {
 }
 
 TEST(ImageFileTest, FlippedBytesNeverDoMoreThanFail) {
-  for (const char* name : {"rgb.png", "palette.png", "rgb.bmp", "two_frames.gif",
-                           "orientation_3.jpg"}) {
+  for (const char* name :
+       {"rgb.png", "palette.png", "rgb.bmp", "two_frames.gif", "orientation_3.jpg"}) {
     const std::vector<uint8_t> whole = ReadBytes(name);
     // The compressed data of a JPEG is long; its headers are what steers the decoder.
     for (size_t at = 0; at < std::min<size_t>(whole.size(), 700); ++at) {
@@ -151,8 +151,18 @@ TEST(ImageFileTest, HuffmanTablesWithTooManyCodesAreRefused) {
 // A JPEG's first bytes with one APP1 segment of `tiff`.
 std::vector<uint8_t> WithExif(const std::vector<uint8_t>& tiff) {
   const size_t length = 2 + 6 + tiff.size();
-  std::vector<uint8_t> file = {0xFF, 0xD8, 0xFF, 0xE1, static_cast<uint8_t>(length >> 8),
-                               static_cast<uint8_t>(length), 'E', 'x', 'i', 'f', 0, 0};
+  std::vector<uint8_t> file = {0xFF,
+                               0xD8,
+                               0xFF,
+                               0xE1,
+                               static_cast<uint8_t>(length >> 8),
+                               static_cast<uint8_t>(length),
+                               'E',
+                               'x',
+                               'i',
+                               'f',
+                               0,
+                               0};
   file.insert(file.end(), tiff.begin(), tiff.end());
   file.insert(file.end(), {0xFF, 0xDA, 0, 2});
   return file;
@@ -161,8 +171,8 @@ std::vector<uint8_t> WithExif(const std::vector<uint8_t>& tiff) {
 TEST(ExifOrientationTest, ReadsBothByteOrders) {
   const std::vector<uint8_t> little = {'I', 'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12,
                                        1,   3,   0,  1, 0, 0, 0, 6, 0, 0, 0};
-  const std::vector<uint8_t> big = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1,
-                                    0x12, 0,  3, 0,  0, 0, 1, 0, 8, 0, 0};
+  const std::vector<uint8_t> big = {'M',  'M', 0, 42, 0, 0, 0, 8, 0, 1, 1,
+                                    0x12, 0,   3, 0,  0, 0, 1, 0, 8, 0, 0};
   EXPECT_EQ(ExifOrientation(WithExif(little)), 6);
   EXPECT_EQ(ExifOrientation(WithExif(big)), 8);
 }
@@ -179,12 +189,12 @@ TEST(ExifOrientationTest, DamagedMetadataMeansUpright) {
     tiff[at] = value;
     return ExifOrientation(WithExif(tiff));
   };
-  EXPECT_EQ(with(18, 9), 1);     // no such orientation
+  EXPECT_EQ(with(18, 9), 1);  // no such orientation
   EXPECT_EQ(with(18, 0), 1);
-  EXPECT_EQ(with(12, 4), 1);     // of another type
-  EXPECT_EQ(with(2, 43), 1);     // no TIFF
-  EXPECT_EQ(with(7, 0xFF), 1);   // the directory lies far beyond the end
-  EXPECT_EQ(with(9, 0xFF), 6);   // more entries than there are, found before the end
+  EXPECT_EQ(with(12, 4), 1);    // of another type
+  EXPECT_EQ(with(2, 43), 1);    // no TIFF
+  EXPECT_EQ(with(7, 0xFF), 1);  // the directory lies far beyond the end
+  EXPECT_EQ(with(9, 0xFF), 6);  // more entries than there are, found before the end
   EXPECT_EQ(ExifOrientation({}), 1);
   std::vector<uint8_t> long_segment = WithExif(good);
   long_segment[4] = 0xFF;  // longer than the file

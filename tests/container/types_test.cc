@@ -83,12 +83,12 @@ TEST(StorageSizeTest, RefusesShapesThatTheFormatCannotHold) {
       {DType::kQ4C, Layout::kTiled, {8, 32}, 1, 0, 0},
       {DType::kQ8C, Layout::kTiled, {16, 32}, 0, 0, 0},
       {DType::kQ8C, Layout::kTiled, {big, 32}, 1, 0, 0},
-      {DType::kQ8C, Layout::kNeuronRows, {64, 48}, 1, 0, 0},     // half a block
+      {DType::kQ8C, Layout::kNeuronRows, {64, 48}, 1, 0, 0},  // half a block
       {DType::kQ4B32, Layout::kNeuronColumns, {48, 64}, 1, 0, 0},
       {DType::kQ4C, Layout::kNeuronRows, {64, 64}, 1, 0, 0},
       {DType::kBF16, Layout::kNeuronColumns, {64, 64}, 1, 0, 0},
       {DType::kF32, Layout::kNeuronRows, {4, 5, 6}, 1, 0, 0},
-      {DType::kF32, Layout::kNeuronRows, {big, 32}, 1, 0, 0},    // bytes overflow
+      {DType::kF32, Layout::kNeuronRows, {big, 32}, 1, 0, 0},  // bytes overflow
       {DType::kQ8C, Layout::kNeuronColumns, {32, big}, 1, 0, 0},
       {DType::kF32, static_cast<Layout>(6), {4, 5}, 1, 0, 0},
   };

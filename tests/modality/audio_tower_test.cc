@@ -181,7 +181,8 @@ TEST_F(AudioTowerTest, BadSoundIsRefused) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   EXPECT_EQ(code({}), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(std::vector<float>(512)), StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(std::vector<float>(tower->config().max_samples() + 1)), StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(std::vector<float>(tower->config().max_samples() + 1)),
+            StatusCode::kInvalidArgument);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInf, -kInf, 3e38f}) {
     std::vector<float> pcm(2000);
     pcm[1234] = bad;

@@ -43,8 +43,8 @@ Result<LazyMemory> Widen(Matrix* matrix) {
 struct QuantisedPlace {
   explicit QuantisedPlace(const Matrix& matrix)
       : tiled(matrix.out % kTileOutputs == 0 && matrix.in % kBlockSize == 0),
-        codes_bytes(RoundUp(matrix.out * matrix.in + kSlackBytes,
-                            AlignedBuffer<float>::kAlignment)),
+        codes_bytes(
+            RoundUp(matrix.out * matrix.in + kSlackBytes, AlignedBuffer<float>::kAlignment)),
         bytes(codes_bytes + matrix.out * sizeof(float) + kSlackBytes) {}
   bool tiled;
   size_t codes_bytes;
@@ -144,8 +144,8 @@ Result<LinearWeight> AudioWeights::Prepare(const Matrix& stored,
                                            std::vector<LazyMemory>* temporary) {
   const bool half = stored.dtype == DType::kF16 || stored.dtype == DType::kBF16;
   const bool quantise = compute_ == AudioCompute::kInt8 && stored.dtype != DType::kQ8C;
-  const bool widen = half || ((compute_ == AudioCompute::kF32 || quantise) &&
-                              stored.dtype != DType::kF32);
+  const bool widen =
+      half || ((compute_ == AudioCompute::kF32 || quantise) && stored.dtype != DType::kF32);
   Matrix matrix = stored;
   const auto widened = [&]() -> Status {
     if (!widen) return OkStatus();

@@ -140,16 +140,15 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
   const std::string name =
       audio_names::Layer(layer, "attention.attn.relative_position_embedding.pos_proj");
   const size_t count = config_.attention_window * config_.size;
-  ASSIGN_OR_RETURN(const std::span<const std::byte> bytes,
-                   weights.packed().Blob(name + " positions", count * sizeof(float),
-                                         [&](std::span<std::byte> out) -> Status {
-                                           ASSIGN_OR_RETURN(const Matrix projection,
-                                                            weights.View(reader, name));
-                                           RETURN_IF_ERROR(ProjectPositions(
-                                               projection, reinterpret_cast<float*>(out.data())));
-                                           weights.ReleasePages(projection);
-                                           return OkStatus();
-                                         }));
+  ASSIGN_OR_RETURN(
+      const std::span<const std::byte> bytes,
+      weights.packed().Blob(
+          name + " positions", count * sizeof(float), [&](std::span<std::byte> out) -> Status {
+            ASSIGN_OR_RETURN(const Matrix projection, weights.View(reader, name));
+            RETURN_IF_ERROR(ProjectPositions(projection, reinterpret_cast<float*>(out.data())));
+            weights.ReleasePages(projection);
+            return OkStatus();
+          }));
   positions_ = {reinterpret_cast<const float*>(bytes.data()), count};
   return OkStatus();
 }

@@ -126,11 +126,9 @@ Status CheckImage(const ImageView& image) {
   // Rows before the last one, without overflow.
   const size_t available = image.pixels.size();
   if (available < row_bytes ||
-      (image.height > 1 &&
-       (available - row_bytes) / (image.height - 1) < image.stride_bytes)) {
+      (image.height > 1 && (available - row_bytes) / (image.height - 1) < image.stride_bytes)) {
     return InvalidArgument("image of ", image.width, " x ", image.height, " pixels with a stride ",
-                           "of ", image.stride_bytes, " bytes: ", available,
-                           " bytes are too few");
+                           "of ", image.stride_bytes, " bytes: ", available, " bytes are too few");
   }
   return OkStatus();
 }

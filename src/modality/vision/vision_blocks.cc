@@ -130,9 +130,8 @@ class EdgeResidual final : public VisionBlock {
                                          Sideways(config.in_width, config.kernel, config.stride),
                                          build.precision));
     ASSIGN_OR_RETURN(block->expand_norm_, build.weights.Vector(p + "bn1"));
-    ASSIGN_OR_RETURN(block->project_,
-                     PointwiseOp::Create(build.weights, p + "conv_pwl", config.out, config.middle,
-                                         build.precision));
+    ASSIGN_OR_RETURN(block->project_, PointwiseOp::Create(build.weights, p + "conv_pwl", config.out,
+                                                          config.middle, build.precision));
     ASSIGN_OR_RETURN(block->project_norm_, build.weights.Vector(p + "bn2"));
     block->Plan(build.band_bytes);
     return std::unique_ptr<VisionBlock>(std::move(block));
@@ -143,18 +142,16 @@ class EdgeResidual final : public VisionBlock {
     float* expanded = run.At<float>(expanded_);  // [band, width, middle]
     const size_t pixels = band_ * out.width;
     for (size_t row = 0; row < out.height; row += band_) {
-      const float* x = in.row(static_cast<ptrdiff_t>(row * config_.stride) -
-                              static_cast<ptrdiff_t>(pad.low));
-      RETURN_IF_ERROR(expand_.Run(run.pool, QuantizeBand(run, x, in), in_rows_, in.width,
-                                  expanded));
-      const Activations wide =
-          FinishPixels(run, precision_, expanded_codes_, expanded, pixels, config_.middle,
-                       [&](float* pixel, size_t) {
-                         kernels::RmsNormGelu(pixel, expand_norm_.data(), pixel, config_.middle,
-                                              kVisionEps);
-                       });
+      const float* x =
+          in.row(static_cast<ptrdiff_t>(row * config_.stride) - static_cast<ptrdiff_t>(pad.low));
       RETURN_IF_ERROR(
-          project_.Run(run.pool, wide, pixels, out.row(static_cast<ptrdiff_t>(row))));
+          expand_.Run(run.pool, QuantizeBand(run, x, in), in_rows_, in.width, expanded));
+      const Activations wide = FinishPixels(
+          run, precision_, expanded_codes_, expanded, pixels, config_.middle,
+          [&](float* pixel, size_t) {
+            kernels::RmsNormGelu(pixel, expand_norm_.data(), pixel, config_.middle, kVisionEps);
+          });
+      RETURN_IF_ERROR(project_.Run(run.pool, wide, pixels, out.row(static_cast<ptrdiff_t>(row))));
       FinishBlock(run, in, out, row, band_, project_norm_.data(), config_.residual);
     }
     return OkStatus();
@@ -241,8 +238,7 @@ class InvertedBottleneck final : public VisionBlock {
                                                    config_.middle, kVisionEps);
                             });
       }
-      RETURN_IF_ERROR(
-          project_.Run(run.pool, wide, pixels, out.row(static_cast<ptrdiff_t>(row))));
+      RETURN_IF_ERROR(project_.Run(run.pool, wide, pixels, out.row(static_cast<ptrdiff_t>(row))));
       FinishBlock(run, in, out, row, band_, project_norm_.data(), config_.residual);
     }
     return OkStatus();
@@ -253,10 +249,10 @@ class InvertedBottleneck final : public VisionBlock {
     const std::string& p = config_.prefix;
     const VisionWeights& weights = build.weights;
     if (config_.start_kernel != 0) {
-      ASSIGN_OR_RETURN(start_conv_,
-                       ConvOp::CreateDepthwise(weights, p + "dw_start.conv", config_.in,
-                                               config_.start_kernel, 1,
-                                               Sideways(config_.in_width, config_.start_kernel, 1)));
+      ASSIGN_OR_RETURN(
+          start_conv_,
+          ConvOp::CreateDepthwise(weights, p + "dw_start.conv", config_.in, config_.start_kernel, 1,
+                                  Sideways(config_.in_width, config_.start_kernel, 1)));
       ASSIGN_OR_RETURN(start_norm_, weights.Vector(p + "dw_start.bn"));
     }
     ASSIGN_OR_RETURN(expand_, PointwiseOp::Create(weights, p + "pw_exp.conv", config_.middle,
@@ -282,8 +278,8 @@ class InvertedBottleneck final : public VisionBlock {
   void Plan(size_t band_bytes) {
     const size_t expanded_row = config_.in_width * config_.middle;
     band_ = BandRows(config_.out_height, config_.stride * expanded_row * sizeof(float), band_bytes);
-    window_ = config_.middle_kernel == 0 ? band_
-                                         : (band_ - 1) * config_.stride + config_.middle_kernel;
+    window_ =
+        config_.middle_kernel == 0 ? band_ : (band_ - 1) * config_.stride + config_.middle_kernel;
     const size_t in_pixels = window_ * config_.in_width;
     if (config_.start_kernel != 0) started_ = plan_.Add<float>(in_pixels * config_.in);
     in_codes_ = CodesPlan::Add(plan_, precision_, in_pixels, config_.in);
@@ -307,20 +303,18 @@ class InvertedBottleneck final : public VisionBlock {
           num_rows + config_.start_kernel - 1, in.width, started));
       x = FinishPixels(run, precision_, in_codes_, started, pixels, config_.in,
                        [&](float* pixel, size_t) {
-                         kernels::RmsNorm(pixel, start_norm_.data(), pixel, config_.in,
-                                          kVisionEps);
+                         kernels::RmsNorm(pixel, start_norm_.data(), pixel, config_.in, kVisionEps);
                        });
     } else {
       x = QuantizePixels(run, precision_, in_codes_, in.row(static_cast<ptrdiff_t>(row)), pixels,
                          config_.in);
     }
     RETURN_IF_ERROR(expand_.Run(run.pool, x, pixels, expanded));
-    const Activations activated =
-        FinishPixels(run, wide != nullptr ? precision_ : VisionPrecision::kF32, middle_codes_,
-                     expanded, pixels, config_.middle, [&](float* pixel, size_t) {
-                       kernels::RmsNormGelu(pixel, expand_norm_.data(), pixel, config_.middle,
-                                            kVisionEps);
-                     });
+    const Activations activated = FinishPixels(
+        run, wide != nullptr ? precision_ : VisionPrecision::kF32, middle_codes_, expanded, pixels,
+        config_.middle, [&](float* pixel, size_t) {
+          kernels::RmsNormGelu(pixel, expand_norm_.data(), pixel, config_.middle, kVisionEps);
+        });
     if (wide != nullptr) *wide = activated;
     return OkStatus();
   }
@@ -331,16 +325,15 @@ class InvertedBottleneck final : public VisionBlock {
     const size_t row_floats = in.width * config_.middle;
     float* window = run.At<float>(expanded_);
     const SamePadding pad = SamePaddingOf(in.height, config_.middle_kernel, config_.stride);
-    const auto first = static_cast<ptrdiff_t>(row * config_.stride) -
-                       static_cast<ptrdiff_t>(pad.low);
+    const auto first =
+        static_cast<ptrdiff_t>(row * config_.stride) - static_cast<ptrdiff_t>(pad.low);
     const size_t step = band_ * config_.stride;
     const size_t kept = row == 0 || window_ < step ? 0 : window_ - step;
-    std::memmove(window, window + (window_ - kept) * row_floats,
-                 kept * row_floats * sizeof(float));
+    std::memmove(window, window + (window_ - kept) * row_floats, kept * row_floats * sizeof(float));
     const ptrdiff_t height = static_cast<ptrdiff_t>(in.height);
     const ptrdiff_t begin = std::clamp<ptrdiff_t>(first + static_cast<ptrdiff_t>(kept), 0, height);
-    const ptrdiff_t end = std::clamp<ptrdiff_t>(first + static_cast<ptrdiff_t>(window_), begin,
-                                                height);
+    const ptrdiff_t end =
+        std::clamp<ptrdiff_t>(first + static_cast<ptrdiff_t>(window_), begin, height);
     float* const new_rows = window + kept * row_floats;
     float* const valid = window + static_cast<size_t>(begin - first) * row_floats;
     float* const after = window + static_cast<size_t>(end - first) * row_floats;
@@ -378,9 +371,9 @@ class Attention final : public VisionBlock {
                                                         config.middle, config.in, build.precision));
     RETURN_IF_ERROR(block->LoadSide(build, "attn.key.", &block->key_));
     RETURN_IF_ERROR(block->LoadSide(build, "attn.value.", &block->value_));
-    ASSIGN_OR_RETURN(block->project_, PointwiseOp::Create(weights, p + "attn.output.proj",
-                                                          config.out, config.middle,
-                                                          build.precision));
+    ASSIGN_OR_RETURN(block->project_,
+                     PointwiseOp::Create(weights, p + "attn.output.proj", config.out, config.middle,
+                                         build.precision));
     ASSIGN_OR_RETURN(block->gamma_, weights.Vector(p + "layer_scale.gamma"));
     block->Plan(build.num_threads);
     return std::unique_ptr<VisionBlock>(std::move(block));
@@ -389,8 +382,8 @@ class Attention final : public VisionBlock {
   Status Run(const VisionRun& run, const FeatureMap& in, const FeatureMap& out) override {
     const size_t pixels = in.pixels(), n = in.channels;
     float* normed = run.At<float>(normed_);
-    const Activations x = FinishPixels(
-        run, precision_, in_codes_, normed, pixels, n, [&](float* pixel, size_t p) {
+    const Activations x =
+        FinishPixels(run, precision_, in_codes_, normed, pixels, n, [&](float* pixel, size_t p) {
           kernels::RmsNorm(in.data + p * n, norm_.data(), pixel, n, kVisionEps);
         });
     float* query = run.At<float>(query_values_);  // [pixels, heads, head_dim]
@@ -421,17 +414,15 @@ class Attention final : public VisionBlock {
   Status LoadSide(const VisionBuild& build, const char* name, Side* side) const {
     const std::string p = config_.prefix + name;
     if (config_.kv_kernel != 0) {
-      ASSIGN_OR_RETURN(
-          side->down,
-          ConvOp::CreateDepthwise(build.weights, p + "down_conv", config_.in, config_.kv_kernel,
-                                  config_.kv_stride,
-                                  AllAround(config_.in_height, config_.in_width,
-                                            config_.kv_kernel, config_.kv_stride)));
+      ASSIGN_OR_RETURN(side->down,
+                       ConvOp::CreateDepthwise(build.weights, p + "down_conv", config_.in,
+                                               config_.kv_kernel, config_.kv_stride,
+                                               AllAround(config_.in_height, config_.in_width,
+                                                         config_.kv_kernel, config_.kv_stride)));
       ASSIGN_OR_RETURN(side->norm, build.weights.Vector(p + "norm"));
     }
-    ASSIGN_OR_RETURN(side->project,
-                     PointwiseOp::Create(build.weights, p + "proj", config_.head_dim, config_.in,
-                                         build.precision));
+    ASSIGN_OR_RETURN(side->project, PointwiseOp::Create(build.weights, p + "proj", config_.head_dim,
+                                                        config_.in, build.precision));
     return OkStatus();
   }
 
@@ -483,10 +474,10 @@ class Attention final : public VisionBlock {
     run.pool.ParallelFor(num_tasks_, [&](size_t task) {
       const size_t begin = task * task_pixels_, end = std::min(pixels, begin + task_pixels_);
       float* rows = query + begin * n;
-      kernels::SharedKvAttention(
-          {rows, rows, (end - begin) * config_.num_heads, packed_keys, values, num_keys_,
-           config_.head_dim, 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-           scores + task * kernels::SharedKvScratchFloats(num_keys_)});
+      kernels::SharedKvAttention({rows, rows, (end - begin) * config_.num_heads, packed_keys,
+                                  values, num_keys_, config_.head_dim,
+                                  1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
+                                  scores + task * kernels::SharedKvScratchFloats(num_keys_)});
       if (!int8) return;
       for (size_t p = begin; p < end; ++p) {
         params[p] = QuantizePixel(query + p * n, n, codes + p * n);
@@ -528,9 +519,8 @@ class Head final : public VisionHead {
                      PointwiseOp::CreatePart(weights, p + "ffn.pw_exp.conv", middle, in, high.out,
                                              low.out, build.precision));
     ASSIGN_OR_RETURN(head->expand_norm_, weights.Vector(p + "ffn.pw_exp.bn"));
-    ASSIGN_OR_RETURN(head->project_,
-                     PointwiseOp::Create(weights, p + "ffn.pw_proj.conv", config.features, middle,
-                                         build.precision));
+    ASSIGN_OR_RETURN(head->project_, PointwiseOp::Create(weights, p + "ffn.pw_proj.conv",
+                                                         config.features, middle, build.precision));
     ASSIGN_OR_RETURN(head->project_norm_, weights.Vector(p + "ffn.pw_proj.bn"));
     ASSIGN_OR_RETURN(head->norm_, weights.Vector(p + "norm"));
     ASSIGN_OR_RETURN(head->soft_norm_, weights.Vector("embed_vision.soft_embedding_norm"));
@@ -546,10 +536,9 @@ class Head final : public VisionHead {
     // The expansion is linear and per pixel: what comes from the low resolution is computed there
     // and repeated afterwards, as the nearest neighbour would have been before.
     float* expanded_low = run.At<float>(expanded_low_);
-    RETURN_IF_ERROR(expand_low_.Run(run.pool,
-                                    QuantizePixels(run, precision_, low_codes_, low.data,
-                                                   low.pixels(), low.channels),
-                                    low.pixels(), expanded_low));
+    RETURN_IF_ERROR(expand_low_.Run(
+        run.pool, QuantizePixels(run, precision_, low_codes_, low.data, low.pixels(), low.channels),
+        low.pixels(), expanded_low));
     for (size_t row = 0; row < high.height; row += band_) {
       RETURN_IF_ERROR(RunBand(run, high, low, expanded_low, row, features));
     }
@@ -561,9 +550,9 @@ class Head final : public VisionHead {
     pool_height_ = high.out_height / config_.output_resolution;
     pool_width_ = high.out_width / config_.output_resolution;
     const size_t middle = config_.fusion_middle;
-    band_ = pool_height_ *
-            BandRows(config_.output_resolution,
-                     pool_height_ * high.out_width * middle * sizeof(float), band_bytes);
+    band_ =
+        pool_height_ * BandRows(config_.output_resolution,
+                                pool_height_ * high.out_width * middle * sizeof(float), band_bytes);
     const size_t pixels = band_ * high.out_width;
     const size_t low_pixels = low.out_height * low.out_width;
     expanded_low_ = plan_.Add<float>(low_pixels * middle);
@@ -582,9 +571,8 @@ class Head final : public VisionHead {
                  const float* expanded_low, size_t row, float* features) {
     const size_t pixels = band_ * high.width, middle = config_.fusion_middle;
     float* expanded = run.At<float>(expanded_);
-    const Activations x =
-        QuantizePixels(run, precision_, high_codes_, high.row(static_cast<ptrdiff_t>(row)),
-                       pixels, high.channels);
+    const Activations x = QuantizePixels(
+        run, precision_, high_codes_, high.row(static_cast<ptrdiff_t>(row)), pixels, high.channels);
     RETURN_IF_ERROR(expand_high_.Run(run.pool, x, pixels, expanded));
     const Activations wide = FinishPixels(
         run, precision_, expanded_codes_, expanded, pixels, middle, [&](float* pixel, size_t p) {
@@ -613,8 +601,7 @@ class Head final : public VisionHead {
     for (size_t y = 0; y < pool_height_; ++y) {
       for (size_t x = 0; x < pool_width_; ++x) {
         float* pixel =
-            projected +
-            ((token_y * pool_height_ + y) * width + token_x * pool_width_ + x) * n;
+            projected + ((token_y * pool_height_ + y) * width + token_x * pool_width_ + x) * n;
         kernels::RmsNormAdd(pixel, project_norm_.data(), feature, n, kVisionEps);
       }
     }
@@ -626,8 +613,8 @@ class Head final : public VisionHead {
     const size_t tokens = config_.num_soft_tokens(), n = config_.features;
     const float factor = std::sqrt(static_cast<float>(n));
     float* soft = run.At<float>(soft_);
-    const Activations x = FinishPixels(
-        run, precision_, soft_codes_, soft, tokens, n, [&](float* token, size_t p) {
+    const Activations x =
+        FinishPixels(run, precision_, soft_codes_, soft, tokens, n, [&](float* token, size_t p) {
           std::copy_n(features + p * n, n, token);
           kernels::Scale(token, factor, n);
           kernels::RmsNorm(token, soft_norm_.data(), token, n, config_.embedder_eps);

@@ -24,7 +24,8 @@ class VisionBlock {
   ScratchPlan plan_;
 };
 
-// What blocks are made of. Borrowed for the call, but weights.packed(), which must outlive the block.
+// What blocks are made of. Borrowed for the call, but weights.packed(), which must outlive the
+// block.
 struct VisionBuild {
   const VisionWeights& weights;
   VisionPrecision precision;

@@ -25,8 +25,8 @@ VisionPrecision PrecisionOf(const ContainerReader& reader, const VisionOptions& 
     case VisionOptions::Compute::kAuto:
       break;
   }
-  const bool int8 = std::any_of(
-      reader.tensors().begin(), reader.tensors().end(), [](const TensorInfo& tensor) {
+  const bool int8 =
+      std::any_of(reader.tensors().begin(), reader.tensors().end(), [](const TensorInfo& tensor) {
         return tensor.section == SectionKind::kVision && tensor.dtype == DType::kQ8C &&
                tensor.name.starts_with(kVisionPrefix);
       });
@@ -59,8 +59,8 @@ Result<std::unique_ptr<VisionTower>> VisionTower::Create(const ContainerReader& 
 }
 
 Status VisionTower::Load(const ContainerReader& reader, const VisionOptions& options) {
-  ASSIGN_OR_RETURN(
-      packed_, PackedWeights::Create(reader, "vision", int8() ? "int8" : "f32", options.cache));
+  ASSIGN_OR_RETURN(packed_,
+                   PackedWeights::Create(reader, "vision", int8() ? "int8" : "f32", options.cache));
   ASSIGN_OR_RETURN(const VisionWeights weights, VisionWeights::Create(reader, *packed_));
   const VisionBuild build = {weights, precision_, pool_.num_threads(), options.band_bytes};
   std::vector<std::function<Status()>> tasks;
@@ -165,8 +165,8 @@ Status VisionTower::Run(std::span<const float> pixels, Observer observer,
       const VisionBlockConfig& block = config_.stages[s][b];
       const bool last_of_high = s + 2 == stages_.size() && b + 1 == stages_[s].size();
       turn = 1 - turn;
-      const FeatureMap out = MapAt(last_of_high ? high_ : maps_[turn], block.out_height,
-                                   block.out_width, block.out);
+      const FeatureMap out =
+          MapAt(last_of_high ? high_ : maps_[turn], block.out_height, block.out_width, block.out);
       RETURN_IF_ERROR(stages_[s][b]->Run(run, map, out));
       if (observer) observe(StrCat("block.", s, ".", b), out);
       map = out;

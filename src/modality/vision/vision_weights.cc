@@ -9,8 +9,7 @@
 
 namespace nestling {
 
-Result<VisionWeights> VisionWeights::Create(const ContainerReader& reader,
-                                            PackedWeights& packed) {
+Result<VisionWeights> VisionWeights::Create(const ContainerReader& reader, PackedWeights& packed) {
   ASSIGN_OR_RETURN(MappedRegion region, reader.MapSection(SectionKind::kVision));
   return VisionWeights(reader, packed, std::move(region));
 }
@@ -63,13 +62,13 @@ Result<AlignedBuffer<float>> VisionWeights::Vector(const std::string& name) cons
   size_t count = 1;
   for (const uint64_t size : tensor->shape) count *= size;
   ASSIGN_OR_RETURN(AlignedBuffer<float> vector, AlignedBuffer<float>::Create(count));
-  ASSIGN_OR_RETURN(
-      const std::span<const std::byte> packed,
-      packed_.Blob(name + " f32 vector", vector.size_bytes(), [&](std::span<std::byte> out) -> Status {
-        ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
-        std::memcpy(out.data(), floats.data(), out.size());
-        return OkStatus();
-      }));
+  ASSIGN_OR_RETURN(const std::span<const std::byte> packed,
+                   packed_.Blob(name + " f32 vector", vector.size_bytes(),
+                                [&](std::span<std::byte> out) -> Status {
+                                  ASSIGN_OR_RETURN(const PackBuffer<float> floats, Floats(name));
+                                  std::memcpy(out.data(), floats.data(), out.size());
+                                  return OkStatus();
+                                }));
   std::memcpy(vector.data(), packed.data(), packed.size());
   return vector;
 }

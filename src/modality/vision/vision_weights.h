@@ -16,8 +16,8 @@
 
 namespace nestling {
 
-// Memory for a large tensor on its way to XNNPACK. Not of the heap: what many threads free there, in
-// between what stays, does not go back to the operating system.
+// Memory for a large tensor on its way to XNNPACK. Not of the heap: what many threads free there,
+// in between what stays, does not go back to the operating system.
 template <typename T>
 class PackBuffer {
  public:

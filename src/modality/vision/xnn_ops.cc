@@ -19,7 +19,7 @@ const char* PrecisionName(VisionPrecision precision) {
 // Columns [first, first + count) of [out, in].
 template <typename T>
 Result<PackBuffer<T>> Columns(PackBuffer<T> matrix, size_t out, size_t in, size_t first,
-                                 size_t count) {
+                              size_t count) {
   if (count == in) return matrix;
   ASSIGN_OR_RETURN(PackBuffer<T> part, PackBuffer<T>::Create(out * count));
   for (size_t o = 0; o < out; ++o) {
@@ -64,12 +64,11 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
       ASSIGN_OR_RETURN(int8.codes, Columns(std::move(int8.codes), out, in, first, count));
     }
     scope.Name(int8.codes.data(), std::move(entry), out * count);
-    RETURN_IF_ERROR(XnnStatus(
-        xnn_create_fully_connected_nc_qd8_f32_qc8w(
-            count, out, count, out, int8.scales.data(), int8.codes.data(), /*bias=*/nullptr,
-            -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS, /*code_cache=*/nullptr,
-            packed.provider(), &op),
-        "create an int8 fully connected operator"));
+    RETURN_IF_ERROR(XnnStatus(xnn_create_fully_connected_nc_qd8_f32_qc8w(
+                                  count, out, count, out, int8.scales.data(), int8.codes.data(),
+                                  /*bias=*/nullptr, -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
+                                  /*code_cache=*/nullptr, packed.provider(), &op),
+                              "create an int8 fully connected operator"));
   }
   pointwise.op_.reset(op);
   RETURN_IF_ERROR(scope.status());
@@ -88,11 +87,11 @@ Status PointwiseOp::Run(const ThreadPool& pool, const Activations& x, size_t pix
     RETURN_IF_ERROR(XnnStatus(xnn_setup_fully_connected_nc_f32(op, x.values, y), "set up"));
   } else {
     if (reshape) {
-      RETURN_IF_ERROR(XnnStatus(
-          xnn_reshape_fully_connected_nc_qd8_f32_qc8w(op, pixels, pool.get()), "reshape"));
+      RETURN_IF_ERROR(XnnStatus(xnn_reshape_fully_connected_nc_qd8_f32_qc8w(op, pixels, pool.get()),
+                                "reshape"));
     }
-    RETURN_IF_ERROR(XnnStatus(
-        xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, x.codes, y, x.params), "set up"));
+    RETURN_IF_ERROR(
+        XnnStatus(xnn_setup_fully_connected_nc_qd8_f32_qc8w(op, x.codes, y, x.params), "set up"));
   }
   RETURN_IF_ERROR(XnnStatus(xnn_run_operator(op, pool.get()), "run"));
   pixels_ = pixels;
@@ -170,9 +169,9 @@ Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::
   // One input and one output channel a group: the stored order is XNNPACK's.
   RETURN_IF_ERROR(XnnStatus(
       xnn_create_convolution2d_nhwc_f32(
-          u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
-          u32(kernel), u32(kernel), u32(stride), u32(stride), 1, 1, u32(channels), 1, 1, channels,
-          channels, floats.data(), /*bias=*/nullptr, -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
+          u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left), u32(kernel),
+          u32(kernel), u32(stride), u32(stride), 1, 1, u32(channels), 1, 1, channels, channels,
+          floats.data(), /*bias=*/nullptr, -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
           /*code_cache=*/nullptr, packed.provider(), &op),
       "create a depthwise convolution"));
   conv.op_.reset(op);
@@ -198,12 +197,12 @@ Status ConvOp::Run(const ThreadPool& pool, const Activations& x, size_t height, 
     }
   }
   if (precision_ == VisionPrecision::kF32) {
-    RETURN_IF_ERROR(XnnStatus(
-        xnn_setup_convolution2d_nhwc_f32(op, workspace_.data(), x.values, y), "set up"));
+    RETURN_IF_ERROR(
+        XnnStatus(xnn_setup_convolution2d_nhwc_f32(op, workspace_.data(), x.values, y), "set up"));
   } else {
-    RETURN_IF_ERROR(XnnStatus(xnn_setup_convolution2d_nhwc_qd8_f32_qc8w(
-                                  op, workspace_.data(), x.codes, y, x.params),
-                              "set up"));
+    RETURN_IF_ERROR(XnnStatus(
+        xnn_setup_convolution2d_nhwc_qd8_f32_qc8w(op, workspace_.data(), x.codes, y, x.params),
+        "set up"));
   }
   RETURN_IF_ERROR(XnnStatus(xnn_run_operator(op, pool.get()), "run"));
   height_ = height;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators of XNNPACK on feature maps in [height, width, channels] order, f32 or with int8 weights
-// and dynamically quantised activations. Not thread-safe: an operator holds its shapes and pointers.
+// and dynamically quantised activations. Not thread-safe: an operator holds its shapes and
+// pointers.
 #pragma once
 
 #include <xnnpack.h>
