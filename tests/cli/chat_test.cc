@@ -97,12 +97,25 @@ TEST(ChatTest, AnswersKeepsHistoryAndObeysItsCommands) {
   EXPECT_EQ(terminal.Wait(), 0);
 }
 
+// Its replies are longer than what a terminal holds, so that the tool waits for whoever reads.
+std::string TalkativeModel() {
+  static const TemporaryPath path("talkative.nest");
+  static const bool written = [] {
+    TinyModelOptions options = ChatModelOptions();
+    options.max_position_embeddings = 1 << 17;
+    return WriteTinyModel(path.path(), options).ok();
+  }();
+  EXPECT_TRUE(written);
+  return path.path();
+}
+
 TEST(ChatTest, InterruptStopsTheReplyAndNotTheChat) {
-  Terminal terminal(ChatCall("0"));
+  Terminal terminal(
+      {"run", TalkativeModel(), "--threads", "1", "--temperature", "0", "--context", "131072"});
   terminal.ReadUntil("> ");
   terminal.Type("hello\n");
   terminal.ReadUntil("hello\r\n");
-  terminal.ReadUntil("l");  // the reply has begun, and has a context of 4096 tokens to fill
+  terminal.ReadUntil("l");  // the reply has begun
   terminal.Type("\x03");
   const std::string rest = terminal.ReadUntil("> ");
   EXPECT_THAT(rest, Not(HasSubstr("context is full")));

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 
 namespace nestling::cli {
 namespace {
@@ -51,15 +52,13 @@ TEST(ImageFileTest, ReadsPngBmpAndTheFirstFrameOfAGif) {
 }
 
 TEST(ImageFileTest, ReadsBinaryPpm) {
-  const std::string header = "P6\n2 1\n255\n";
-  std::vector<uint8_t> file(header.begin(), header.end());
-  const std::vector<uint8_t> pixels = {1, 2, 3, 250, 251, 252};
-  file.insert(file.end(), pixels.begin(), pixels.end());
+  const std::string_view text = "P6\n2 1\n255\n\1\2\3\4\5\6";
+  const std::vector<uint8_t> file(text.begin(), text.end());
   Rgb8Image image;
   ASSERT_EQ(DecodeImage(file, &image), "");
   EXPECT_EQ(image.width, 2u);
   EXPECT_EQ(image.height, 1u);
-  EXPECT_EQ(image.pixels, pixels);
+  EXPECT_EQ(image.pixels, (std::vector<uint8_t>{1, 2, 3, 4, 5, 6}));
 }
 
 TEST(ImageFileTest, TurnsJpegsUprightForEveryExifOrientation) {

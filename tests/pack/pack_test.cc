@@ -17,7 +17,10 @@
 namespace nestling {
 namespace {
 
+using ::testing::Contains;
+using ::testing::HasSubstr;
 using testing::HfTensor;
+using ::testing::IsEmpty;
 using testing::TemporaryFolder;
 using testing::TinyCheckpoint;
 using testing::TinyConfigJson;
@@ -25,9 +28,6 @@ using testing::TinyModelOptions;
 using testing::TinyTensorValues;
 using testing::WriteHfFolder;
 using testing::WriteTextFile;
-using ::testing::Contains;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 std::string ReadBytes(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -167,15 +167,18 @@ TEST_F(PackTest, WarnsAboutAMissingTokenizer) {
 TEST_F(PackTest, EveryFormatGivesAContainerThatTheDecoderAccepts) {
   WriteCheckpoint();
   for (const DType quant : {DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
-    for (const DType ple : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8C, DType::kQ4C,
-                            DType::kQ4B32}) {
+    for (const DType ple :
+         {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8C, DType::kQ4C, DType::kQ4B32}) {
       options_.formats.quant = quant;
       options_.formats.ple_quant = ple;
       const auto reader = RunAndOpen();
       ASSERT_NE(reader, nullptr);
       EXPECT_TRUE(CheckTextTensors(*reader).ok());
       EXPECT_EQ(reader->FindTensor("layers.0.mlp.gate_proj")->dtype, quant);
-      EXPECT_EQ(reader->FindTensor("layers.0.mlp.down_proj")->dtype, quant);
+      // Layer 0 has a sparse gate, layer 5 has not.
+      EXPECT_EQ(reader->FindTensor("layers.0.mlp.down_proj")->dtype,
+                quant == DType::kQ4C ? DType::kQ4B32 : quant);
+      EXPECT_EQ(reader->FindTensor("layers.5.mlp.down_proj")->dtype, quant);
       EXPECT_EQ(reader->FindTensor("embed_tokens_per_layer")->dtype, ple);
       EXPECT_EQ(reader->FindTensor("layers.0.laurel.linear_left")->dtype, DType::kQ8C);
       EXPECT_EQ(reader->FindTensor("norm")->dtype, DType::kF32);
@@ -187,8 +190,8 @@ TEST_F(PackTest, EveryFormatGivesAContainerThatTheDecoderAccepts) {
 TEST_F(PackTest, QuantisedWeightsAreCloseToTheCheckpoint) {
   WriteCheckpoint();
   // Relative root mean square error of the formats for noise; uniform noise is kind to 4 bits.
-  for (const auto& [quant, at_most] :
-       {std::pair(DType::kQ8C, 0.006), std::pair(DType::kQ4C, 0.10), std::pair(DType::kQ4B32, 0.09)}) {
+  for (const auto& [quant, at_most] : {std::pair(DType::kQ8C, 0.006), std::pair(DType::kQ4C, 0.10),
+                                       std::pair(DType::kQ4B32, 0.09)}) {
     options_.formats.quant = quant;
     const auto reader = RunAndOpen();
     ASSERT_NE(reader, nullptr);
@@ -283,9 +286,9 @@ TEST_F(PackTest, SaysWhichShapeIsWrong) {
 }
 
 TEST_F(PackTest, RefusesWeightsThatAreNotNumbers) {
-  for (const char* name : {"model.layers.2.mlp.gate_proj.weight",
-                           "model.layers.2.mlp.down_proj.weight", "model.norm.weight",
-                           "model.embed_tokens_per_layer.weight"}) {
+  for (const char* name :
+       {"model.layers.2.mlp.gate_proj.weight", "model.layers.2.mlp.down_proj.weight",
+        "model.norm.weight", "model.embed_tokens_per_layer.weight"}) {
     for (const DType quant : {DType::kF32, DType::kQ8C, DType::kQ4B32}) {
       WriteCheckpoint();
       Tensor(name).values[5] = std::nanf("");
@@ -422,8 +425,9 @@ TEST_F(PackTest, ASubModelHasTheBytesOfTheSliceOfTheWhole) {
 TEST_F(PackTest, ASubModelKeepsItsOwnNameAndTheShellsInside) {
   WriteCheckpoint();
   WriteTextFile(folder_ / "slice.json", kSlice);
-  WriteTextFile(folder_ / "thin.json",
-                R"({"name": "thin", "skip_layers": [6, 8], "ffn": [64, 32, 64, 32, 32, 32, 32, 32]})");
+  WriteTextFile(
+      folder_ / "thin.json",
+      R"({"name": "thin", "skip_layers": [6, 8], "ffn": [64, 32, 64, 32, 32, 32, 32, 32]})");
   options_.add_slices = {folder_ / "thin.json"};
   options_.slice = folder_ / "slice.json";
   const auto reader = RunAndOpen();
@@ -465,11 +469,15 @@ class PackTowersTest : public PackTest {
                {"boa_token_id", 121},
                {"eoa_token_id", 144},
                {"audio_token_id", 145}};
-    tensors_.push_back({"model.vision_tower.timm_model.conv_stem.conv.weight", "F32", {2, 3, 1, 1},
+    tensors_.push_back({"model.vision_tower.timm_model.conv_stem.conv.weight",
+                        "F32",
+                        {2, 3, 1, 1},
                         {1, 2, 3, 4, 5, 6}});
-    tensors_.push_back({"model.vision_tower.timm_model.conv_stem.conv.bias", "F32", {2}, {0.1f, 2}});
+    tensors_.push_back(
+        {"model.vision_tower.timm_model.conv_stem.conv.bias", "F32", {2}, {0.1f, 2}});
     tensors_.push_back({"model.embed_vision.embedding.weight", "F32", {1, 2}, {7, 8}});
-    tensors_.push_back({"model.audio_tower.conformer.0.attention.attn.per_dim_scale", "F32", {1}, {9}});
+    tensors_.push_back(
+        {"model.audio_tower.conformer.0.attention.attn.per_dim_scale", "F32", {1}, {9}});
     tensors_.push_back({"model.embed_audio.embedding.weight", "F32", {1, 2}, {1.00390625f, 11}});
     RewriteCheckpoint();
   }
