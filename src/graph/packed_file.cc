@@ -161,13 +161,7 @@ Result<std::unique_ptr<PackedFile>> PackedFile::Open(std::unique_ptr<File> file)
     return InFile(*packed->file_, status);
   }
   ASSIGN_OR_RETURN(packed->region_, packed->file_->Map(0, preamble.directory_offset));
-  if (reinterpret_cast<uintptr_t>(packed->region_.bytes().data()) % kPackedEntryAlignment != 0) {
-    return Unsupported("\"", packed->file_->name(), "\": packed weights at ",
-                       packed->file_->start(), ", want a multiple of ", kPackedEntryAlignment);
-  }
-  // A span of a container has the container's own checksums instead.
-  const bool whole_file = packed->file_->start() == 0;
-  if (whole_file && !IsSealed(*packed->file_, preamble.sealed_seconds)) {
+  if (!IsSealed(*packed->file_, preamble.sealed_seconds)) {
     RETURN_IF_ERROR(packed->VerifyPayload());
     // So that it is not read the next time; only the owner can.
     Seal(packed->file_->descriptor(), preamble.sealed_seconds);

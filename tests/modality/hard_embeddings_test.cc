@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <vector>
 
 #include "tests/modality/audio_golden.h"
@@ -13,16 +12,7 @@ namespace {
 
 using testing::GetAudioGolden;
 using testing::OpenAudioContainer;
-
-double RelativeError(const std::vector<float>& got, const std::vector<float>& want) {
-  EXPECT_EQ(got.size(), want.size());
-  double difference = 0, sum = 0;
-  for (size_t i = 0; i < want.size() && i < got.size(); ++i) {
-    difference += (got[i] - want[i]) * (got[i] - want[i]);
-    sum += want[i] * want[i];
-  }
-  return std::sqrt(difference / sum);
-}
+using testing::RelativeError;
 
 TEST(HardEmbeddingsTest, MatchTheReferenceWhateverFormatTheEmbedderIsStoredIn) {
   const std::vector<float>& want = GetAudioGolden().expected.at("hard_tokens").values;

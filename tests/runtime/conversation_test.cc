@@ -11,12 +11,14 @@
 #include <thread>
 #include <vector>
 
+#include "tests/runtime/replies.h"
 #include "tests/support/chat_model.h"
 
 namespace nestling {
 namespace {
 
 using ::testing::ElementsAreArray;
+using testing::GreedyIds;
 using ::testing::HasSubstr;
 using Ids = std::vector<int32_t>;
 
@@ -114,19 +116,7 @@ TEST_F(ConversationTest, ARepliesSecondTurnEqualsAFreshSessionWithTheSameHistory
   auto fresh = Session::Create(*engine_, {});
   ASSERT_TRUE(fresh.ok());
   ASSERT_TRUE((*fresh)->Prefill(history).ok());
-  GenerateOptions options;
-  options.max_tokens = 8;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  Ids again;
-  ASSERT_TRUE((*fresh)
-                  ->Generate(options,
-                             [&](const GeneratedToken& token) {
-                               if (token.id >= 0) again.push_back(token.id);
-                               return true;
-                             })
-                  .ok());
-  EXPECT_THAT(reply, ElementsAreArray(again));
+  EXPECT_EQ(GreedyIds(**fresh, 8), reply);
 }
 
 TEST_F(ConversationTest, AnEndOfTurnThatTheModelEmittedIsNotWrittenTwice) {

@@ -12,12 +12,16 @@
 #include "pack/pack.h"
 #include "pack/safetensors.h"
 #include "runtime/session.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/dequantise_container.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling {
 namespace {
 
+using testing::AllLogits;
+using testing::GreedyIds;
+using testing::RelativeRms;
 using testing::TemporaryPath;
 
 const std::string kGolden = std::string(NESTLING_SOURCE_DIR) + "/tests/golden/";
@@ -74,29 +78,6 @@ std::unique_ptr<Engine> Open(const std::string& path, const std::string& slice =
   return engine.ok() ? std::move(engine).value() : nullptr;
 }
 
-std::vector<float> AllLogits(Session& session, std::span<const int32_t> ids) {
-  std::vector<float> all;
-  const Status status = session.PrefillWithLogits(ids, [&](size_t, std::span<const float> row) {
-    all.insert(all.end(), row.begin(), row.end());
-    return OkStatus();
-  });
-  EXPECT_TRUE(status.ok()) << status.message();
-  return all;
-}
-
-std::vector<int32_t> Greedy(Session& session, size_t count) {
-  GenerateOptions options;
-  options.max_tokens = static_cast<uint32_t>(count);
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  std::vector<int32_t> ids;
-  EXPECT_TRUE(session.Generate(options, [&](const GeneratedToken& token) {
-    ids.push_back(token.id);
-    return true;
-  }).ok());
-  return ids;
-}
-
 float MaxDifference(std::span<const float> a, std::span<const float> b) {
   EXPECT_EQ(a.size(), b.size());
   float most = 0.0f;
@@ -104,17 +85,6 @@ float MaxDifference(std::span<const float> a, std::span<const float> b) {
     most = std::max(most, std::abs(a[i] - b[i]));
   }
   return most;
-}
-
-// rms(a - b) / rms(b).
-double RelativeError(std::span<const float> a, std::span<const float> b) {
-  EXPECT_EQ(a.size(), b.size());
-  double error = 0, power = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    power += double{b[i]} * b[i];
-  }
-  return std::sqrt(error / power);
 }
 
 TEST(GoldenTest, LogitsAndGreedyTokensMatchTheReferenceForEveryChunk) {
@@ -129,11 +99,11 @@ TEST(GoldenTest, LogitsAndGreedyTokensMatchTheReferenceForEveryChunk) {
     ASSERT_TRUE(session.ok());
     EXPECT_LT(MaxDifference(AllLogits(**session, expected.input_ids), expected.logits),
               kLogitTolerance);
-    EXPECT_EQ(Greedy(**session, expected.greedy.size()), expected.greedy);
+    EXPECT_EQ(GreedyIds(**session, expected.greedy.size()), expected.greedy);
 
     (*session)->Reset();  // and with the shortcuts of an ordinary prefill
     ASSERT_TRUE((*session)->Prefill(expected.input_ids).ok());
-    EXPECT_EQ(Greedy(**session, expected.greedy.size()), expected.greedy);
+    EXPECT_EQ(GreedyIds(**session, expected.greedy.size()), expected.greedy);
   }
 }
 
@@ -150,7 +120,7 @@ TEST(GoldenTest, SlicesChosenAtLoadAtRunTimeAndAtPackTimeAgreeToTheBit) {
     ASSERT_TRUE(at_load.ok());
     const std::vector<float> logits = AllLogits(**at_load, expected.input_ids);
     EXPECT_LT(MaxDifference(logits, expected.logits), kLogitTolerance);
-    EXPECT_EQ(Greedy(**at_load, expected.greedy.size()), expected.greedy);
+    EXPECT_EQ(GreedyIds(**at_load, expected.greedy.size()), expected.greedy);
 
     auto at_run = Session::Create(*engine, {});
     ASSERT_TRUE(at_run.ok());
@@ -158,7 +128,7 @@ TEST(GoldenTest, SlicesChosenAtLoadAtRunTimeAndAtPackTimeAgreeToTheBit) {
     ASSERT_TRUE(slice.ok());
     ASSERT_TRUE((*at_run)->SetSlice(*slice).ok());
     EXPECT_EQ(MaxDifference(AllLogits(**at_run, expected.input_ids), logits), 0.0f);
-    EXPECT_EQ(Greedy(**at_run, expected.greedy.size()), expected.greedy);
+    EXPECT_EQ(GreedyIds(**at_run, expected.greedy.size()), expected.greedy);
 
     const TemporaryPath part;
     PackGolden(part.path(), DType::kF32, name);
@@ -166,7 +136,7 @@ TEST(GoldenTest, SlicesChosenAtLoadAtRunTimeAndAtPackTimeAgreeToTheBit) {
     auto at_pack = Session::Create(*packed, {});
     ASSERT_TRUE(at_pack.ok());
     EXPECT_EQ(MaxDifference(AllLogits(**at_pack, expected.input_ids), logits), 0.0f);
-    EXPECT_EQ(Greedy(**at_pack, expected.greedy.size()), expected.greedy);
+    EXPECT_EQ(GreedyIds(**at_pack, expected.greedy.size()), expected.greedy);
   }
 }
 
@@ -205,7 +175,7 @@ TEST(GoldenTest, QuantisedGraphsMatchTheirDequantisedWeights) {
     auto reference_session = Session::Create(*reference, options);
     ASSERT_TRUE(session.ok() && reference_session.ok());
     const double error =
-        RelativeError(AllLogits(**session, ids), AllLogits(**reference_session, ids));
+        RelativeRms(AllLogits(**session, ids), AllLogits(**reference_session, ids));
     RecordProperty(DTypeName(quant), std::to_string(error));
     EXPECT_LT(error, 0.10);
     EXPECT_GT(error, 1e-4);  // the quantised operators really ran
@@ -221,7 +191,7 @@ TEST(GoldenTest, MoreBitsComeCloserToTheReference) {
     const auto engine = Open(file.path());
     auto session = Session::Create(*engine, {});
     ASSERT_TRUE(session.ok());
-    const double error = RelativeError(AllLogits(**session, expected.input_ids), expected.logits);
+    const double error = RelativeRms(AllLogits(**session, expected.input_ids), expected.logits);
     EXPECT_LT(error, last) << DTypeName(quant);
     last = error;
   }

@@ -17,6 +17,7 @@
 #include "runtime/memory_budget.h"
 #include "runtime/memory_estimate.h"
 #include "runtime/session.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/multimodal_model.h"
 #include "tests/support/tiny_model.h"
 
@@ -24,6 +25,7 @@ namespace nestling {
 namespace {
 
 using testing::GetMultimodalExpected;
+using testing::GreedyOptions;
 using testing::TemporaryPath;
 
 size_t CountLines(const char* path) {
@@ -43,14 +45,6 @@ size_t OpenDescriptors() {
   return count;
 }
 
-GenerateOptions Greedy(uint32_t count) {
-  GenerateOptions options;
-  options.max_tokens = count;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  return options;
-}
-
 TEST(EngineLifetimeTest, CyclesLeaveMemoryDescriptorsAndMappingsAsTheyWere) {
   const std::string model = std::string(NESTLING_SOURCE_DIR) + "/models/fledgling.nest";
   const auto cycle = [&model](bool run) {
@@ -61,7 +55,7 @@ TEST(EngineLifetimeTest, CyclesLeaveMemoryDescriptorsAndMappingsAsTheyWere) {
     ASSERT_TRUE(session.ok());
     const std::vector<int32_t> tokens = {2, 5, 9};
     ASSERT_TRUE((*session)->Prefill(tokens).ok());
-    ASSERT_TRUE((*session)->Generate(Greedy(2), {}).ok());
+    ASSERT_TRUE((*session)->Generate(GreedyOptions(2), {}).ok());
   };
   for (int i = 0; i < 50; ++i) cycle(i % 10 == 0);  // what is made once is there
   ReturnFreeMemory();
@@ -91,7 +85,7 @@ TEST(EngineLifetimeTest, AFileThatIsDeletedInUseWorksOn) {
     ASSERT_TRUE(session.ok());
     const std::vector<int32_t> prompt = {2, 40, 41, 42};
     ASSERT_TRUE((*session)->Prefill(prompt).ok());
-    ASSERT_TRUE((*session)->Generate(Greedy(20), {}).ok());
+    ASSERT_TRUE((*session)->Generate(GreedyOptions(20), {}).ok());
     tokens[i].assign((*session)->tokens().begin(), (*session)->tokens().end());
   }
   EXPECT_EQ(tokens[0], tokens[1]);

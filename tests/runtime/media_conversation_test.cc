@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/conversation.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/multimodal_model.h"
 #include "tests/support/tiny_model.h"
 
@@ -20,6 +21,8 @@ namespace {
 
 using ::testing::ElementsAreArray;
 using testing::GetMultimodalExpected;
+using testing::GreedyIds;
+using testing::GreedyOptions;
 using ::testing::HasSubstr;
 using testing::MultimodalExpected;
 using Ids = std::vector<int32_t>;
@@ -56,15 +59,12 @@ class MediaConversationTest : public ::testing::Test {
   }
 
   Ids Reply(uint32_t max_tokens) {
-    GenerateOptions options;
-    options.max_tokens = max_tokens;
-    options.sampling.temperature = 0;
-    options.ignore_stop_tokens = true;
     Ids ids;
-    const auto result = conversation_->Reply(options, [&](const GeneratedToken& token) {
-      if (token.id >= 0) ids.push_back(token.id);
-      return true;
-    });
+    const auto result =
+        conversation_->Reply(GreedyOptions(max_tokens), [&](const GeneratedToken& token) {
+          if (token.id >= 0) ids.push_back(token.id);
+          return true;
+        });
     EXPECT_TRUE(result.ok()) << result.status().message();
     return ids;
   }
@@ -120,19 +120,7 @@ TEST_F(MediaConversationTest, AFollowUpQuestionEqualsAFreshSessionWithTheSameHis
   auto fresh = Session::Create(*engine_, {});
   ASSERT_TRUE(fresh.ok());
   ASSERT_TRUE((*fresh)->Prefill(history, *rows).ok());
-  GenerateOptions options;
-  options.max_tokens = 6;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  Ids again;
-  ASSERT_TRUE((*fresh)
-                  ->Generate(options,
-                             [&](const GeneratedToken& token) {
-                               if (token.id >= 0) again.push_back(token.id);
-                               return true;
-                             })
-                  .ok());
-  EXPECT_EQ(again, reply);
+  EXPECT_EQ(GreedyIds(**fresh, 6), reply);
 }
 
 TEST_F(MediaConversationTest, AnotherImageGivesAnotherReply) {

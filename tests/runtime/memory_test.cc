@@ -20,11 +20,13 @@
 #include "runtime/scratch.h"
 #include "runtime/session.h"
 #include "runtime/slice_choice.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling {
 namespace {
 
+using testing::GreedyOptions;
 using testing::TemporaryPath;
 using testing::TinyModelOptions;
 using testing::WriteTinyModel;
@@ -331,14 +333,6 @@ TEST(MemoryBudgetTest, WithoutALimitNothingIsGivenUp) {
   EXPECT_EQ(log, "");
 }
 
-GenerateOptions Greedy(uint32_t count) {
-  GenerateOptions options;
-  options.max_tokens = count;
-  options.ignore_stop_tokens = true;
-  options.sampling.temperature = 0;
-  return options;
-}
-
 TEST(BudgetTest, ASecondSessionMakesTheFirstOnesChunksSmallerAndGivesThemBack) {
   const TemporaryPath file;
   TinyModelOptions model = LargeModel(DType::kQ4B32);
@@ -365,7 +359,7 @@ TEST(BudgetTest, ASecondSessionMakesTheFirstOnesChunksSmallerAndGivesThemBack) {
     EXPECT_EQ((*engine)->budget().counters().times, (std::array<uint64_t, 3>{1, 0, 1}));
     ASSERT_TRUE((*second)->Prefill(Tokens(100)).ok());
     ASSERT_TRUE((*first)->Prefill(Tokens(100)).ok());
-    ASSERT_TRUE((*first)->Generate(Greedy(5), {}).ok());
+    ASSERT_TRUE((*first)->Generate(GreedyOptions(5), {}).ok());
   }
   EXPECT_EQ((*first)->chunk_tokens(), 256u);
   EXPECT_EQ((*engine)->memory().ple_cache, cache);
@@ -374,7 +368,7 @@ TEST(BudgetTest, ASecondSessionMakesTheFirstOnesChunksSmallerAndGivesThemBack) {
   ASSERT_TRUE(other.ok());
   ASSERT_TRUE((*other)->Prefill(Tokens(100)).ok());
   ASSERT_TRUE((*other)->Prefill(Tokens(100)).ok());
-  ASSERT_TRUE((*other)->Generate(Greedy(5), {}).ok());
+  ASSERT_TRUE((*other)->Generate(GreedyOptions(5), {}).ok());
   const auto want = (*first)->tokens(), got = (*other)->tokens();
   EXPECT_TRUE(std::equal(want.begin(), want.end(), got.begin(), got.end()));
 }
@@ -401,11 +395,11 @@ TEST(BudgetTest, ASliceWhoseWeightsGoBeyondTheBudgetIsRefusedAndTheSessionGoesOn
   const Status refused = (*session)->SetSlice(whole);
   EXPECT_EQ(refused.code(), StatusCode::kOutOfMemory);
   EXPECT_NE(refused.message().find("the weights of another slice"), std::string::npos);
-  GenerateOptions drafting = Greedy(4);
+  GenerateOptions drafting = GreedyOptions(4);
   drafting.draft_slice = "whole";
   EXPECT_EQ((*session)->Generate(drafting, {}).status().code(), StatusCode::kOutOfMemory);
   EXPECT_EQ((*session)->slice().name, "small");
-  EXPECT_TRUE((*session)->Generate(Greedy(4), {}).ok());
+  EXPECT_TRUE((*session)->Generate(GreedyOptions(4), {}).ok());
 }
 
 TEST(BudgetTest, TheProcessStaysWithinTheBudgetInARunThatUsesAllOfIt) {
@@ -434,13 +428,13 @@ TEST(BudgetTest, TheProcessStaysWithinTheBudgetInARunThatUsesAllOfIt) {
       if (!session.ok()) break;
       sessions.push_back(std::move(session).value());
       ASSERT_TRUE(sessions.back()->Prefill(Tokens(200)).ok());
-      ASSERT_TRUE(sessions.back()->Generate(Greedy(5), {}).ok());
+      ASSERT_TRUE(sessions.back()->Generate(GreedyOptions(5), {}).ok());
       look();
     }
     EXPECT_GE(sessions.size(), 2u);
     sessions.resize(1);
     ASSERT_TRUE(sessions[0]->SetSlice(WholeModelSlice((*engine)->text_config())).ok());
-    ASSERT_TRUE(sessions[0]->Generate(Greedy(30), {}).ok());
+    ASSERT_TRUE(sessions[0]->Generate(GreedyOptions(30), {}).ok());
     look();
     EXPECT_GE(most, options.memory_budget_bytes / 3) << "the test would notice nothing";
   }

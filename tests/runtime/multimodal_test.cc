@@ -15,6 +15,7 @@
 #include "modality/towers.h"
 #include "runtime/conversation.h"
 #include "runtime/session.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/multimodal_model.h"
 #include "tests/support/tiny_model.h"
 
@@ -22,6 +23,7 @@ namespace nestling {
 namespace {
 
 using testing::GetMultimodalExpected;
+using testing::GreedyIds;
 using ::testing::HasSubstr;
 using testing::MultimodalExpected;
 using testing::MultimodalModelOptions;
@@ -90,20 +92,6 @@ class MultimodalTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-std::vector<int32_t> Greedy(Session& session, size_t count) {
-  GenerateOptions options;
-  options.max_tokens = static_cast<uint32_t>(count);
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  Ids ids;
-  const auto result = session.Generate(options, [&](const GeneratedToken& token) {
-    if (token.id >= 0) ids.push_back(token.id);
-    return true;
-  });
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return ids;
-}
-
 TEST_F(MultimodalTest, LogitsAndGreedyTokensAreTheReferencesHoweverChunksCutTheMedia) {
   const std::vector<Media> media = EncodeBoth();
   ASSERT_EQ(media.size(), 2u);
@@ -123,7 +111,7 @@ TEST_F(MultimodalTest, LogitsAndGreedyTokensAreTheReferencesHoweverChunksCutTheM
     ASSERT_TRUE(status.ok()) << status.message();
     ASSERT_EQ(logits.size(), expected_.logits.size());
     EXPECT_LT(LogitError(logits), expected_.logits_tolerance);
-    EXPECT_EQ(Greedy(*session, expected_.greedy.size()), expected_.greedy);
+    EXPECT_EQ(GreedyIds(*session, expected_.greedy.size()), expected_.greedy);
   }
 }
 
@@ -158,7 +146,7 @@ TEST_F(MultimodalTest, ATokenInsideAnImageIsRunAgainWithItsRowAfterTruncation) {
   rest.DropFront(kInside);
   const Ids end(expected_.input_ids.begin() + kInside, expected_.input_ids.end());
   ASSERT_TRUE(session->Prefill(end, rest).ok());
-  EXPECT_EQ(Greedy(*session, expected_.greedy.size()), expected_.greedy);
+  EXPECT_EQ(GreedyIds(*session, expected_.greedy.size()), expected_.greedy);
 }
 
 TEST_F(MultimodalTest, RowsGoWhenTheirPositionsCannotBeRunAgain) {

@@ -9,11 +9,14 @@
 
 #include "runtime/scratch.h"
 #include "runtime/session.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling {
 namespace {
 
+using testing::AllLogits;
+using testing::RelativeRms;
 using testing::TemporaryPath;
 using testing::TinyModelOptions;
 
@@ -56,24 +59,7 @@ std::vector<float> Logits(const Engine& engine, uint32_t chunk, uint32_t ffn = 0
   }
   std::vector<int32_t> ids;
   for (int32_t i = 0; i < 70; ++i) ids.push_back((i * 37 + 5) % 96);
-  std::vector<float> all;
-  const Status status = (*session)->PrefillWithLogits(ids, [&](size_t, std::span<const float> row) {
-    all.insert(all.end(), row.begin(), row.end());
-    return OkStatus();
-  });
-  EXPECT_TRUE(status.ok()) << status.message();
-  return all;
-}
-
-// rms(a - b) / rms(b).
-double RelativeError(std::span<const float> a, std::span<const float> b) {
-  EXPECT_EQ(a.size(), b.size());
-  double error = 0, power = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    error += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    power += double{b[i]} * b[i];
-  }
-  return std::sqrt(error / power);
+  return AllLogits(**session, ids);
 }
 
 // At every density, from a neuron or two to nearly all of them.
@@ -87,7 +73,7 @@ TEST(SparseTest, F32LogitsAreThoseOfTheDenseOperators) {
       for (const uint32_t chunk : {1u, 16u, 17u, 64u}) {
         SCOPED_TRACE(::testing::Message()
                      << "sparsity " << sparsity << " ffn " << ffn << " chunk " << chunk);
-        EXPECT_LT(RelativeError(Logits(*sparse, chunk, ffn), want), 1e-5);
+        EXPECT_LT(RelativeRms(Logits(*sparse, chunk, ffn), want), 1e-5);
       }
     }
   }
@@ -99,8 +85,8 @@ TEST(SparseTest, QuantisedLogitsAreCloseToThoseOfTheDenseOperators) {
   for (const DType dtype : {DType::kQ8C, DType::kQ4B32}) {
     SCOPED_TRACE(DTypeName(dtype));
     const std::vector<float> exact = Logits(*Open(Model(DType::kF32, false)), 64);
-    const double sparse = RelativeError(Logits(*Open(Model(dtype, true)), 64), exact);
-    const double dense = RelativeError(Logits(*Open(Model(dtype, false)), 64), exact);
+    const double sparse = RelativeRms(Logits(*Open(Model(dtype, true)), 64), exact);
+    const double dense = RelativeRms(Logits(*Open(Model(dtype, false)), 64), exact);
     EXPECT_LT(sparse, 1.2 * dense);
     EXPECT_GT(sparse, 0.0);
   }
@@ -117,7 +103,7 @@ TEST(SparseTest, ShortChunksGiveTheSameLogitsToTheBitHoweverTheyAreCut) {
       }
       // And whatever the threads.
       EXPECT_EQ(Logits(*Open(Model(dtype, true, sparsity), 2), 5), one);
-      EXPECT_LT(RelativeError(Logits(*engine, 64), one), 1e-2);
+      EXPECT_LT(RelativeRms(Logits(*engine, 64), one), 1e-2);
     }
   }
 }

@@ -9,11 +9,13 @@
 
 #include "model/slices.h"
 #include "runtime/session.h"
+#include "tests/runtime/replies.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling {
 namespace {
 
+using testing::GreedyOptions;
 using testing::TemporaryPath;
 using testing::TinyModelOptions;
 using testing::WriteTinyModel;
@@ -59,14 +61,6 @@ std::vector<int32_t> Prompt(size_t count, size_t salt = 0) {
     tokens.push_back(static_cast<int32_t>((i * 37 + 11 + salt * 5) % 96));
   }
   return tokens;
-}
-
-GenerateOptions Greedy(uint32_t count) {
-  GenerateOptions options;
-  options.max_tokens = count;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  return options;
 }
 
 struct Output {
@@ -128,7 +122,7 @@ TEST(SpeculativeTest, GreedyTokensAreThoseOfPlainDecoding) {
         const auto plain = OpenSession(*engine), drafted = OpenSession(*engine);
         ASSERT_TRUE(plain->Prefill(Prompt(5)).ok());
         ASSERT_TRUE(drafted->Prefill(Prompt(5)).ok());
-        GenerateOptions options = Greedy(80);
+        GenerateOptions options = GreedyOptions(80);
         const Output want = Generate(*plain, options);
         options.draft_slice = draft;
         options.draft_tokens = num_drafts;
@@ -171,7 +165,7 @@ TEST(SpeculativeTest, EqualLogitsGoToTheSameToken) {
 
 TEST(SpeculativeTest, RepetitionPenaltyAndStopsActAsInPlainDecoding) {
   const auto engine = OpenEngine(ModelWithSlices());
-  GenerateOptions options = Greedy(60);
+  GenerateOptions options = GreedyOptions(60);
   options.sampling.repetition_penalty = 1.3f;
   options.sampling.repetition_window = 16;
   const auto run = [&](const std::string& draft) {
@@ -181,7 +175,7 @@ TEST(SpeculativeTest, RepetitionPenaltyAndStopsActAsInPlainDecoding) {
     Output output = Generate(*session, options);
     EXPECT_EQ(session->num_tokens(), 9 + output.result.num_tokens);
     // What follows a stop follows from the same history.
-    const Output more = Generate(*session, Greedy(5));
+    const Output more = Generate(*session, GreedyOptions(5));
     output.ids.insert(output.ids.end(), more.ids.begin(), more.ids.end());
     return output;
   };
@@ -203,7 +197,7 @@ TEST(SpeculativeTest, TheEndOfTheContextIsReachedExactly) {
   SessionOptions session_options;
   session_options.context_tokens = 30;
   session_options.chunk_tokens = 6;
-  GenerateOptions options = Greedy(0);
+  GenerateOptions options = GreedyOptions(0);
   const auto plain = OpenSession(*engine, session_options);
   const auto drafted = OpenSession(*engine, session_options);
   ASSERT_TRUE(plain->Prefill(Prompt(7)).ok());
@@ -221,11 +215,11 @@ TEST(SpeculativeTest, CancelAndCallbackKeepTheTokensThatWereShown) {
   const auto engine = OpenEngine(ModelWithSlices());
   const auto plain = OpenSession(*engine);
   ASSERT_TRUE(plain->Prefill(Prompt(5)).ok());
-  const Output want = Generate(*plain, Greedy(30));
+  const Output want = Generate(*plain, GreedyOptions(30));
   for (const bool cancel : {true, false}) {
     const auto session = OpenSession(*engine);
     ASSERT_TRUE(session->Prefill(Prompt(5)).ok());
-    GenerateOptions options = Greedy(30);
+    GenerateOptions options = GreedyOptions(30);
     options.draft_slice = "whole";  // every round has several tokens
     std::vector<int32_t> ids;
     for (const size_t stop : {3u, 8u, 30u}) {
@@ -259,7 +253,7 @@ TEST(SpeculativeTest, DraftsThatTookOldPositionsCountForTruncation) {
   ASSERT_TRUE(session->Truncate(33).ok());
   const auto fresh = OpenSession(*engine, options);
   ASSERT_TRUE(fresh->Prefill(std::span<const int32_t>(Prompt(40)).first(33)).ok());
-  GenerateOptions greedy = Greedy(12);
+  GenerateOptions greedy = GreedyOptions(12);
   const Output want = Generate(*fresh, greedy);
   greedy.draft_slice = "small";
   EXPECT_EQ(Generate(*session, greedy).ids, want.ids);
@@ -272,7 +266,7 @@ TEST(SpeculativeTest, WrongOptionsAreRefused) {
   const auto narrow = OpenSession(*engine, one), session = OpenSession(*engine);
   ASSERT_TRUE(narrow->Prefill(Prompt(3)).ok());
   ASSERT_TRUE(session->Prefill(Prompt(3)).ok());
-  GenerateOptions options = Greedy(5);
+  GenerateOptions options = GreedyOptions(5);
   options.draft_slice = "small";
   EXPECT_EQ(narrow->Generate(options, {}).status().code(), StatusCode::kInvalidArgument);
   options.draft_tokens = 16;
