@@ -9,6 +9,21 @@
 namespace nestling::kernels {
 namespace {
 
+// How far ahead of its products a single row asks for its weights, in bytes of codes. It is as fast
+// as memory is, and processors stop looking ahead at the end of a page of 4 KiB.
+constexpr size_t kBytesAhead = 2048;
+
+// Asks for kBytes of weights that lie `ahead` further on, which may be beyond their end. Not to
+// stay in the caches: a weight is used once a token.
+template <size_t kBytes>
+inline void PrefetchAhead(const void* weights, size_t ahead) {
+  constexpr size_t kLine = 64;
+  const uintptr_t place = reinterpret_cast<uintptr_t>(weights) + ahead;
+  for (size_t i = 0; i < kBytes; i += kLine) {
+    _mm_prefetch(reinterpret_cast<const char*>(place + i), _MM_HINT_NTA);
+  }
+}
+
 // Four inputs of one token, in every lane.
 inline __m512i FourInputs(const int8_t* codes) {
   int32_t four;
@@ -71,6 +86,24 @@ __attribute__((always_inline)) inline void AddBlock(const uint8_t* codes, size_t
   }
 }
 
+// `low_sum` and the products of a block of 32 inputs of one tile and one row; later lines are asked
+// for.
+// Two sums, so that products do not wait for each other.
+__attribute__((always_inline)) inline __m512i RowProducts(const uint8_t* codes, const int8_t* x,
+                                                          __m512i low_sum) {
+  const __m512i low_half = _mm512_set1_epi8(15);
+  PrefetchAhead<256>(codes, kBytesAhead);
+  __m512i high_sum = _mm512_setzero_si512();
+#pragma GCC unroll 4
+  for (size_t v = 0; v < 4; ++v) {
+    const __m512i pair = _mm512_loadu_si512(codes + 64 * v);
+    low_sum = _mm512_dpbusd_epi32(low_sum, _mm512_and_si512(pair, low_half), FourInputs(x + 4 * v));
+    high_sum = _mm512_dpbusd_epi32(high_sum, _mm512_and_si512(_mm512_srli_epi16(pair, 4), low_half),
+                                   FourInputs(x + 16 + 4 * v));
+  }
+  return _mm512_add_epi32(low_sum, high_sum);
+}
+
 // Sums of int32 times the scales of the outputs and of the row.
 template <size_t kRows, size_t kTiles>
 inline void StoreScaled(const __m512i (*sums)[kRows], const TiledArgs& args, size_t row,
@@ -100,6 +133,20 @@ struct Int4 {
         static_cast<const uint16_t*>(args.scales) + tile * blocks * kTileOutputs;
     const int8_t* x = args.x.codes + row * args.k;
     const int32_t* offsets = args.x.offsets + row * blocks;
+    if constexpr (kRows == 1) {
+      __m512 sum = _mm512_setzero_ps();
+      for (size_t block = 0; block < blocks; ++block) {
+        PrefetchAhead<32>(scales, kBytesAhead / 8);
+        const __m512i products = RowProducts(codes, x, _mm512_set1_epi32(offsets[block]));
+        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), Bf16Scales(scales), sum);
+        codes += 256;
+        scales += kTileOutputs;
+        x += kTileInputs;
+      }
+      _mm512_storeu_ps(args.out + row * args.out_stride + tile * kTileOutputs,
+                       _mm512_mul_ps(sum, _mm512_set1_ps(args.x.scales[row])));
+      return;
+    }
     __m512 sums[kTiles][kRows];
     for (size_t t = 0; t < kTiles; ++t) {
       for (size_t r = 0; r < kRows; ++r) sums[t][r] = _mm512_setzero_ps();
@@ -146,6 +193,14 @@ struct Int4Channel {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
     const int8_t* x = args.x.codes + row * args.k;
+    if constexpr (kRows == 1) {
+      __m512i sums[1][1] = {{_mm512_set1_epi32(-8 * args.x.totals[row])}};
+      for (size_t block = 0; block < blocks; ++block, codes += 256, x += kTileInputs) {
+        sums[0][0] = RowProducts(codes, x, sums[0][0]);
+      }
+      StoreScaled<1, 1>(sums, args, row, tile);
+      return;
+    }
     __m512i sums[kTiles][kRows];
 #pragma GCC unroll 2
     for (size_t t = 0; t < kTiles; ++t) {
@@ -180,6 +235,7 @@ struct Int8 {
       }
     }
     for (size_t i = 0; i < args.k; i += kTileInputs, codes += 512, x += kTileInputs) {
+      if constexpr (kRows == 1) PrefetchAhead<512>(codes, kBytesAhead);
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
         __m512i w[kTiles];

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops that the SIMD variants share: tiles outside, so that a tile's weights stay in the
-// first-level cache while blocks of rows pass over them. Included after the variant's
-// micro-kernels, in its anonymous namespace.
+// first-level cache while blocks of rows pass over them.
 #pragma once
 
 #include <stddef.h>
@@ -37,6 +36,11 @@ inline void RunAllRows(const TiledArgs& args, size_t tile) {
 template <typename Micro>
 inline void RunTiles(const TiledArgs& args) {
   size_t tile = args.tile_begin;
+  // One stream of weights, in the order of memory, is read faster than several side by side.
+  if (args.rows == 1) {
+    for (; tile < args.tile_end; ++tile) Micro::template Run<1, 1>(args, 0, tile);
+    return;
+  }
   for (; tile + Micro::kMaxTiles <= args.tile_end; tile += Micro::kMaxTiles) {
     RunAllRows<Micro, Micro::kMaxTiles>(args, tile);
   }
