@@ -9,7 +9,7 @@
 
 #include "cli/bench_report.h"
 #include "cli/command.h"
-#include "cli/machine_limits.h"
+#include "cli/limits_probe.h"
 #include "cli/media.h"
 #include "cli/media_bench.h"
 #include "cli/model_options.h"
@@ -66,8 +66,8 @@ GenerateOptions Greedy(uint32_t num_tokens) {
 class RowRunner {
  public:
   RowRunner(const BenchArguments& arguments, Session& session, BenchRow* row,
-            const std::vector<int32_t>& tokens)
-      : arguments_(arguments), session_(session), row_(*row), tokens_(tokens) {}
+            const std::vector<int32_t>& tokens, LimitsProbe* probe)
+      : arguments_(arguments), session_(session), row_(*row), tokens_(tokens), probe_(*probe) {}
 
   void Run() {
     if (!arguments_.no_warmup) {
@@ -77,7 +77,19 @@ class RowRunner {
       row_.token_seconds.clear();
       row_.draft_tokens = row_.accepted_tokens = 0;
     }
-    for (uint32_t i = 0; i < arguments_.repetitions; ++i) Repeat();
+    if (!probe_.CanMeasureBetween()) {
+      for (uint32_t i = 0; i < arguments_.repetitions; ++i) Repeat();
+      return;
+    }
+    MachineLimits before = probe_.Measure();
+    for (uint32_t i = 0; i < arguments_.repetitions; ++i) {
+      Repeat();
+      const MachineLimits after = probe_.Measure();
+      row_.limits.push_back(
+          {(before.read_bytes_per_second + after.read_bytes_per_second) / 2,
+           (before.int8_operations_per_second + after.int8_operations_per_second) / 2});
+      before = after;
+    }
   }
 
  private:
@@ -147,6 +159,7 @@ class RowRunner {
   Session& session_;
   BenchRow& row_;
   const std::vector<int32_t>& tokens_;
+  LimitsProbe& probe_;
 };
 
 // Tokens that a row needs room for.
@@ -178,12 +191,13 @@ std::vector<BenchRow> ListRows(const BenchArguments& arguments, uint32_t max_con
   return rows;
 }
 
-void RunRow(const BenchArguments& arguments, const Engine& engine, uint32_t context,
-            BenchRow* row) {
+void RunRow(const BenchArguments& arguments, const Engine& engine, uint32_t context, BenchRow* row,
+            LimitsProbe* probe) {
   SessionOptions options = arguments.model.ForSession();
   if (options.context_tokens == 0) options.context_tokens = context;
   Session session(engine, options);
-  RowRunner(arguments, session, row, RandomTokens(RoomFor(*row), engine.Info().vocab_size)).Run();
+  const std::vector<int32_t> tokens = RandomTokens(RoomFor(*row), engine.Info().vocab_size);
+  RowRunner(arguments, session, row, tokens, probe).Run();
   const nestling_session_counters counters = session.Counters();
   row->kv_bytes = session.Info().kv_bytes;
   if (counters.ple_rows_read != 0) {
@@ -241,9 +255,12 @@ BenchReport MeasureModel(const BenchArguments& arguments) {
   report.ple = arguments.model.ple;
   report.threads = info.num_threads;
   report.chunk_tokens = info.chunk_tokens;
-  for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row);
+  LimitsProbe probe(report.threads);
+  for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row, &probe);
   report.loaded_parameters = engine.Memory().loaded_parameters;
-  report.peak_resident_bytes = ProcessMemory().peak_resident_bytes;
+  report.peak_resident_bytes = probe.PeakResident();
+  if (!probe.CanMeasureBetween()) probe.Measure();
+  report.limits = probe.Median();
   return report;
 }
 
@@ -255,10 +272,7 @@ int RunBench(const BenchArguments& arguments) {
     BenchMedia(arguments.model, arguments.media, arguments.repetitions, arguments.format);
     return 0;
   }
-  BenchReport report = MeasureModel(arguments);
-  // The model is gone by now, so that the memory that this takes is no new peak.
-  report.limits = MeasureMachineLimits(report.threads);
-  PrintReport(report, arguments.format);
+  PrintReport(MeasureModel(arguments), arguments.format);
   return 0;
 }
 

@@ -22,17 +22,24 @@ std::vector<double> Rates(const BenchRow& row) {
 }
 
 double Milliseconds(double seconds) { return 1e3 * seconds; }
-// The median rate as a share of what the machine allows: of reading memory for decode, of int8
-// products for prefill. 0: unknown.
+// The rates as shares of what the machine allows at that time, their median: of reading memory for
+// decode, of int8 products for prefill. 0: unknown.
+double MedianShare(const BenchReport& report, const BenchRow& row, double MachineLimits::*limit,
+                   double work_per_token) {
+  if (report.limits.*limit == 0) return 0;
+  std::vector<double> shares = Rates(row);
+  for (size_t i = 0; i < shares.size(); ++i) {
+    shares[i] *= work_per_token / ((row.limits.empty() ? report.limits : row.limits[i]).*limit);
+  }
+  return Percentile(shares, 50);
+}
 double ShareOfReading(const BenchReport& report, const BenchRow& row) {
-  if (report.limits.read_bytes_per_second == 0) return 0;
-  return row.weight_bytes_per_token * Percentile(Rates(row), 50) /
-         report.limits.read_bytes_per_second;
+  return MedianShare(report, row, &MachineLimits::read_bytes_per_second,
+                     row.weight_bytes_per_token);
 }
 double ShareOfInt8Peak(const BenchReport& report, const BenchRow& row) {
-  if (report.limits.int8_operations_per_second == 0) return 0;
-  return row.int8_operations_per_token * Percentile(Rates(row), 50) /
-         report.limits.int8_operations_per_second;
+  return MedianShare(report, row, &MachineLimits::int8_operations_per_second,
+                     row.int8_operations_per_token);
 }
 
 double Megabytes(uint64_t bytes) { return static_cast<double>(bytes) / 1e6; }

@@ -15,6 +15,9 @@ struct BenchRow {
   uint32_t generated_tokens = 0;
   uint32_t depth = 0;
   std::vector<double> seconds;  // of each repetition
+  // Just before and after each repetition, the mean of both; empty where they are measured at the
+  // end only.
+  std::vector<MachineLimits> limits;
   // Prefill rows: from the first prompt token going in to the first token coming out.
   std::vector<double> first_token_seconds;
   // Decode rows: between tokens, of all repetitions.
@@ -58,7 +61,7 @@ struct BenchReport {
   double cold_first_token_seconds = 0;
   uint64_t cold_cached_bytes = 0;
   uint64_t peak_resident_bytes = 0;  // without what measuring the limits takes
-  MachineLimits limits;
+  MachineLimits limits;              // medians
   std::vector<BenchRow> rows;
 };
 

@@ -20,8 +20,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kRuns = 9;
-constexpr size_t kReadBytes = 256 << 20;  // far beyond any cache
+constexpr size_t kRuns = 5;
+constexpr size_t kReadBytes = 128 << 20;  // far beyond any cache
 constexpr size_t kSteps = 200000;         // of a register loop: some milliseconds
 
 // Keeps the compiler from dropping what computed `value`.

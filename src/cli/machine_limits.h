@@ -13,8 +13,8 @@ struct MachineLimits {
   double int8_operations_per_second = 0;
 };
 
-// Medians of several runs with `num_threads` threads at once. Takes about a second, and 256 MB of
-// memory while it runs.
+// Medians of several runs with `num_threads` threads at once. Takes about a tenth of a second, and
+// 128 MB of memory while it runs.
 MachineLimits MeasureMachineLimits(uint32_t num_threads);
 
 }  // namespace nestling::cli

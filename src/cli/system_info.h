@@ -13,6 +13,10 @@ std::string CpuName();
 // where the system does not say.
 uint64_t ProportionalBytes();
 
+// From now on the peak of resident memory is that of later times. False: the system has no such
+// thing.
+bool ForgetPeakResident();
+
 // Asks the system to forget what it caches of a file, and returns how many bytes of it are still
 // in memory (another process may use them).
 uint64_t DropFromPageCache(const std::string& path);
