@@ -90,7 +90,7 @@ struct Int4 {
   static constexpr size_t kMaxTiles = 1;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool /*last*/) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
     const uint16_t* scales =
@@ -145,7 +145,7 @@ struct Int4Channel {
   static constexpr size_t kMaxTiles = 1;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool /*last*/) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
     const int8_t* x = args.x.codes + row * args.k;
@@ -172,7 +172,7 @@ struct Int8 {
   static constexpr size_t kMaxTiles = 1;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool /*last*/) {
     const uint8_t* codes = args.codes + tile * kTileOutputs * args.k;
     const int8_t* x = args.x.codes + row * args.k;
     const __m256i ones = _mm256_set1_epi16(1);

@@ -24,6 +24,12 @@ inline void PrefetchAhead(const void* weights, size_t ahead) {
   }
 }
 
+// Asks for kBytes at the same place of the kTiles next tiles.
+template <size_t kTiles, size_t kBytes>
+inline void PrefetchTiles(const void* weights, size_t tile_bytes) {
+  for (size_t t = 0; t < kTiles; ++t) PrefetchAhead<kBytes>(weights, (kTiles + t) * tile_bytes);
+}
+
 // Four inputs of one token, in every lane.
 inline __m512i FourInputs(const int8_t* codes) {
   int32_t four;
@@ -126,7 +132,7 @@ struct Int4 {
   static constexpr size_t kMaxTiles = 2;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool last) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
     const uint16_t* scales =
@@ -160,6 +166,10 @@ struct Int4 {
         for (size_t t = 0; t < kTiles; ++t) products[t][r] = offset;
       }
       AddBlock<kRows, kTiles>(codes, blocks * 256, x, args.k, products);
+      if (last) {
+        PrefetchTiles<kTiles, 256>(codes, blocks * 256);
+        PrefetchTiles<kTiles, 32>(scales, blocks * 32);
+      }
 #pragma GCC unroll 2
       for (size_t t = 0; t < kTiles; ++t) {
         const __m512 scale = Bf16Scales(scales + t * blocks * kTileOutputs);
@@ -189,7 +199,7 @@ struct Int4Channel {
   static constexpr size_t kMaxTiles = 2;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool last) {
     const size_t blocks = args.k / kTileInputs;
     const uint8_t* codes = args.codes + tile * blocks * 256;
     const int8_t* x = args.x.codes + row * args.k;
@@ -211,6 +221,7 @@ struct Int4Channel {
     }
     for (size_t block = 0; block < blocks; ++block, codes += 256, x += kTileInputs) {
       AddBlock<kRows, kTiles>(codes, blocks * 256, x, args.k, sums);
+      if (last) PrefetchTiles<kTiles, 256>(codes, blocks * 256);
     }
     StoreScaled<kRows, kTiles>(sums, args, row, tile);
   }
@@ -221,7 +232,7 @@ struct Int8 {
   static constexpr size_t kMaxTiles = 2;
 
   template <size_t kRows, size_t kTiles>
-  static void Run(const TiledArgs& args, size_t row, size_t tile) {
+  static void Run(const TiledArgs& args, size_t row, size_t tile, bool last) {
     const size_t tile_bytes = kTileOutputs * args.k;
     const uint8_t* codes = args.codes + tile * tile_bytes;
     const int8_t* x = args.x.codes + row * args.k;
@@ -235,7 +246,11 @@ struct Int8 {
       }
     }
     for (size_t i = 0; i < args.k; i += kTileInputs, codes += 512, x += kTileInputs) {
-      if constexpr (kRows == 1) PrefetchAhead<512>(codes, kBytesAhead);
+      if constexpr (kRows == 1) {
+        PrefetchAhead<512>(codes, kBytesAhead);
+      } else if (last) {
+        PrefetchTiles<kTiles, 512>(codes, tile_bytes);
+      }
 #pragma GCC unroll 8
       for (size_t g = 0; g < 8; ++g) {
         __m512i w[kTiles];

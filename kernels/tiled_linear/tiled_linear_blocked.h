@@ -10,13 +10,14 @@
 namespace nestling::kernels {
 namespace {
 
-// Calls Micro::template Run<rows, kTiles>(args, row, tile) for 1 <= rows <= kMaxRows.
+// Calls Micro::template Run<rows, kTiles>(args, row, tile, last) for 1 <= rows <= kMaxRows. `last`:
+// no more rows will pass over these tiles, the next ones may be asked for.
 template <typename Micro, size_t kTiles, size_t kRows>
-inline void RunRows(const TiledArgs& args, size_t rows, size_t row, size_t tile) {
+inline void RunRows(const TiledArgs& args, size_t rows, size_t row, size_t tile, bool last) {
   if (rows == kRows) {
-    Micro::template Run<kRows, kTiles>(args, row, tile);
+    Micro::template Run<kRows, kTiles>(args, row, tile, last);
   } else if constexpr (kRows > 1) {
-    RunRows<Micro, kTiles, kRows - 1>(args, rows, row, tile);
+    RunRows<Micro, kTiles, kRows - 1>(args, rows, row, tile, last);
   }
 }
 
@@ -28,7 +29,7 @@ inline void RunAllRows(const TiledArgs& args, size_t tile) {
   size_t row = 0;
   for (size_t block = 0; block < num_blocks; ++block) {
     const size_t rows = (args.rows - row + num_blocks - block - 1) / (num_blocks - block);
-    RunRows<Micro, kTiles, Micro::kMaxRows>(args, rows, row, tile);
+    RunRows<Micro, kTiles, Micro::kMaxRows>(args, rows, row, tile, block + 1 == num_blocks);
     row += rows;
   }
 }
@@ -38,7 +39,7 @@ inline void RunTiles(const TiledArgs& args) {
   size_t tile = args.tile_begin;
   // One stream of weights, in the order of memory, is read faster than several side by side.
   if (args.rows == 1) {
-    for (; tile < args.tile_end; ++tile) Micro::template Run<1, 1>(args, 0, tile);
+    for (; tile < args.tile_end; ++tile) Micro::template Run<1, 1>(args, 0, tile, /*last=*/true);
     return;
   }
   for (; tile + Micro::kMaxTiles <= args.tile_end; tile += Micro::kMaxTiles) {

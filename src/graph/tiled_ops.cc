@@ -13,6 +13,7 @@ constexpr size_t kAlignment = 64;
 // Weights of one task: large enough that a task costs more than handing it out, small enough that
 // threads finish together.
 constexpr size_t kUnitBytes = 64 << 10;
+constexpr size_t kUnitTiles = 2;  // at least: kernels multiply two tiles at a time
 
 constexpr size_t Aligned(size_t bytes) { return RoundUp(bytes, kAlignment); }
 
@@ -122,7 +123,7 @@ void TiledOps::Add(const LinearWeight& weight, size_t input, size_t output) {
 
   const size_t tiles = op.out / kernels::kTileOutputs;
   const size_t tile_bytes = BytesOf(op.dtype, op.in * kernels::kTileOutputs);
-  const size_t step = std::max<size_t>(1, kUnitBytes / tile_bytes);
+  const size_t step = std::max(kUnitTiles, kUnitBytes / tile_bytes / kUnitTiles * kUnitTiles);
   for (size_t begin = 0; begin < tiles; begin += step) {
     units_.push_back({ops_.size(), begin, std::min(tiles, begin + step)});
   }
