@@ -55,7 +55,7 @@ run_row() {  # NAME ARGUMENTS...
   for ((i = 0; i < runs; ++i)); do
     with_peak "$folder/$name.memory.peer" "${peer[@]}" -m "$gguf" -t "$threads" -r 1 -o jsonl "$@" |
       number avg_ts >>"$folder/$name.peer"
-    with_peak "$folder/$name.memory.ours" "$tool" bench "$nest" -t "$threads" -r 1 -o jsonl "$@" |
+    with_peak "$folder/$name.memory.ours" "$tool" bench "$nest" -t "$threads" -r 1 --no-limits -o jsonl "$@" |
       number tokens_per_second >>"$folder/$name.ours"
   done
 }

@@ -37,7 +37,7 @@ drop_ple() {
 bench() {
   local field=$1
   shift
-  $wrap "$tool" bench "$model" -r 1 -t "$threads" -o json "$@" |
+  $wrap "$tool" bench "$model" -r 1 -t "$threads" --no-limits -o json "$@" |
     sed -n "s/.*\"$field\": \([0-9.]*\).*/\1/p" | head -n 1
 }
 

@@ -38,6 +38,7 @@ struct BenchArguments {
   std::vector<MediaFile> media;
   uint32_t repetitions = 5;
   bool no_warmup = false;
+  bool no_limits = false;
   bool cold = false;
   std::string draft;
   uint32_t draft_tokens = 0;
@@ -77,7 +78,7 @@ class RowRunner {
       row_.token_seconds.clear();
       row_.draft_tokens = row_.accepted_tokens = 0;
     }
-    if (!probe_.CanMeasureBetween()) {
+    if (arguments_.no_limits || !probe_.CanMeasureBetween()) {
       for (uint32_t i = 0; i < arguments_.repetitions; ++i) Repeat();
       return;
     }
@@ -259,6 +260,7 @@ BenchReport MeasureModel(const BenchArguments& arguments) {
   for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row, &probe);
   report.loaded_parameters = engine.Memory().loaded_parameters;
   report.peak_resident_bytes = probe.PeakResident();
+  if (arguments.no_limits) return report;
   if (!probe.CanMeasureBetween()) probe.Measure();
   report.limits = probe.Median();
   return report;
@@ -312,6 +314,8 @@ void AddBenchCommand(CLI::App& app, Work& work) {
       ->check(CLI::Range(0, 15))
       ->type_name("N");
   command->add_flag("--no-warmup", arguments->no_warmup, "No untimed run before a row");
+  command->add_flag("--no-limits", arguments->no_limits,
+                    "Do not measure the machine's limits, which takes 128 MB between the runs");
   command->add_flag("--cold", arguments->cold,
                     "First load, and make one token, with the file out of the page cache");
   command->add_option("-o,--output", arguments->format, "table, md, csv, json, jsonl")

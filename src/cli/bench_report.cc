@@ -168,9 +168,11 @@ void PrintHeading(const BenchReport& report) {
   std::printf("nestling %s, %s, %u threads, chunk %u, load %.0f ms, peak resident %.1f MB\n",
               report.version.c_str(), report.cpu.c_str(), report.threads, report.chunk_tokens,
               Milliseconds(report.load_seconds), Megabytes(report.peak_resident_bytes));
-  std::printf("this machine reads %.1f GB/s, int8 peak %.0f GOPS\n",
-              report.limits.read_bytes_per_second / 1e9,
-              report.limits.int8_operations_per_second / 1e9);
+  if (report.limits.read_bytes_per_second != 0) {
+    std::printf("this machine reads %.1f GB/s, int8 peak %.0f GOPS\n",
+                report.limits.read_bytes_per_second / 1e9,
+                report.limits.int8_operations_per_second / 1e9);
+  }
   if (report.cold) {
     std::printf("cold (%.1f MB of the file still cached): load %.0f ms, first token %.0f ms\n",
                 Megabytes(report.cold_cached_bytes), Milliseconds(report.cold_load_seconds),

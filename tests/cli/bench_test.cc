@@ -11,6 +11,7 @@ namespace nestling::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 std::vector<std::string> Bench(const std::string& format) {
   return {"bench", PlainModel(), "-p", "8,16", "-n", "4",  "-d",
@@ -42,6 +43,17 @@ TEST(BenchTest, JsonHasARowPerTestAndItsConditions) {
   EXPECT_GT(json["read_bytes_per_second"], 0);
   EXPECT_THAT(names,
               ::testing::ElementsAre("pp8", "pp16", "tg4", "pp8 @ d5", "pp16 @ d5", "tg4 @ d5"));
+}
+
+TEST(BenchTest, LimitsAreNotMeasuredIfTheyAreNotWanted) {
+  std::vector<std::string> command = {"bench", PlainModel(), "-p", "4",           "-n", "2",   "-r",
+                                      "1",     "-t",         "1",  "--no-limits", "-o", "json"};
+  const nlohmann::json json = ParseOutput(RunTool(command));
+  EXPECT_EQ(json["read_bytes_per_second"], 0.0);
+  EXPECT_EQ(json["tests"][1]["share_of_reading"], 0.0);
+  EXPECT_GT(json["tests"][1]["weight_bytes_per_token"], 0.0);
+  command.back() = "table";
+  EXPECT_THAT(RunTool(command).out, Not(HasSubstr("this machine reads")));
 }
 
 TEST(BenchTest, OtherFormatsHaveTheSameRows) {
