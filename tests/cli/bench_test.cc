@@ -13,13 +13,13 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-std::vector<std::string> Bench(const std::string& format) {
+std::vector<std::string> Bench(const std::string& format, const std::string& runs) {
   return {"bench", PlainModel(), "-p", "8,16", "-n", "4",  "-d",
-          "0,5",   "-r",         "3",  "-t",   "1",  "-o", format};
+          "0,5",   "-r",         runs, "-t",   "1",  "-o", format};
 }
 
 TEST(BenchTest, JsonHasARowPerTestAndItsConditions) {
-  const nlohmann::json json = ParseOutput(RunTool(Bench("json")));
+  const nlohmann::json json = ParseOutput(RunTool(Bench("json", "3")));
   EXPECT_EQ(json["threads"], 1);
   EXPECT_GT(json["load_ms"], 0.0);
   EXPECT_GT(json["peak_resident_bytes"], 0);
@@ -57,13 +57,13 @@ TEST(BenchTest, LimitsAreNotMeasuredIfTheyAreNotWanted) {
 }
 
 TEST(BenchTest, OtherFormatsHaveTheSameRows) {
-  const ToolResult table = RunTool(Bench("table"));
+  const ToolResult table = RunTool(Bench("table", "1"));
   EXPECT_EQ(table.exit_code, 0) << table.err;
   EXPECT_THAT(table.out, HasSubstr("tg4 @ d5"));
-  EXPECT_THAT(RunTool(Bench("md")).out, HasSubstr("| pp16 "));
-  const std::string csv = RunTool(Bench("csv")).out;
+  EXPECT_THAT(RunTool(Bench("md", "1")).out, HasSubstr("| pp16 "));
+  const std::string csv = RunTool(Bench("csv", "1")).out;
   EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 7);  // with its header
-  const std::string lines = RunTool(Bench("jsonl")).out;
+  const std::string lines = RunTool(Bench("jsonl", "1")).out;
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 6);
   const nlohmann::json first = nlohmann::json::parse(lines.substr(0, lines.find('\n')));
   EXPECT_EQ(first["test"], "pp8");
