@@ -19,6 +19,7 @@ uint32_t DetectIsa() {
 #elif defined(__aarch64__)
   isa |= kIsaNeon;
   if (cpuinfo_has_arm_neon_dot()) isa |= kIsaNeonDot;
+  if (cpuinfo_has_arm_i8mm()) isa |= kIsaNeonI8mm;
 #endif
   return isa;
 }

@@ -13,7 +13,8 @@ enum Isa : uint32_t {
   kIsaAvx512 = 1u << 1,  // AVX-512 F, BW, VL and DQ
   kIsaNeon = 1u << 2,    // AArch64 Advanced SIMD, always there
   kIsaAvx512Vnni = 1u << 3,
-  kIsaNeonDot = 1u << 4,  // Armv8.2 dot products
+  kIsaNeonDot = 1u << 4,   // Armv8.2 dot products
+  kIsaNeonI8mm = 1u << 5,  // Armv8.6 products of matrices of int8
 };
 
 // The instruction sets of this CPU that the operating system lets us use; found once.

@@ -72,5 +72,6 @@ extern const TiledLinearKernel kTiledLinearScalar;
 extern const TiledLinearKernel kTiledLinearAvx2;
 extern const TiledLinearKernel kTiledLinearAvx512vnni;
 extern const TiledLinearKernel kTiledLinearNeondot;
+extern const TiledLinearKernel kTiledLinearNeoni8mm;
 
 }  // namespace nestling::kernels

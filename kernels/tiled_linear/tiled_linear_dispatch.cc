@@ -10,7 +10,7 @@ constexpr const TiledLinearKernel* kTable[] = {
 #if defined(__x86_64__)
     &kTiledLinearAvx512vnni, &kTiledLinearAvx2,
 #elif defined(__aarch64__)
-    &kTiledLinearNeondot,
+    &kTiledLinearNeoni8mm, &kTiledLinearNeondot,
 #endif
     &kTiledLinearScalar,  // the definition of correct; always last
 };
