@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <arm_neon.h>
+#include <stddef.h>
 #include <stdint.h>
-
-#include <algorithm>
 
 #include "kernels/isa.h"
 #include "kernels/tiled_linear/tiled_linear_neon.h"
@@ -16,6 +15,8 @@ namespace {
 constexpr size_t kMaxRows = 4;
 constexpr size_t kPanelBlocks = 16;  // of 32 inputs: 8 KiB
 constexpr size_t kEights = kTileInputs / 8;
+
+constexpr size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 
 // Eight inputs of the outputs 0, 1 and of the outputs 2, 3 of a quarter.
 struct Eight {
@@ -65,7 +66,7 @@ template <size_t kRows>
 constexpr size_t kPairs = (kRows + 1) / 2;
 template <size_t kRows>
 constexpr size_t Second(size_t pair) {
-  return std::min(2 * pair + 1, kRows - 1);
+  return Min(2 * pair + 1, kRows - 1);
 }
 
 // The inputs of a block.
@@ -227,11 +228,11 @@ void RunTiles(const TiledArgs& args, Unpack* unpack, size_t block_bytes) {
   Panel panel;
   for (size_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
     for (size_t block = 0; block < blocks; block += kPanelBlocks) {
-      const size_t count = std::min(kPanelBlocks, blocks - block);
+      const size_t count = Min(kPanelBlocks, blocks - block);
       unpack(args.codes + (tile * blocks + block) * block_bytes, count, &panel);
       const Part part = {args, panel, tile, block, count};
       for (size_t row = 0; row < args.rows; row += kMaxRows) {
-        RunRows<Sums, kMaxRows>(part, std::min(kMaxRows, args.rows - row), row);
+        RunRows<Sums, kMaxRows>(part, Min(kMaxRows, args.rows - row), row);
       }
     }
   }
