@@ -52,8 +52,8 @@ void LocalAttentionSimd(const LocalAttentionArgs& args) {
   ForVectors(args.num_keys, [=](size_t i, auto lanes) {
     Store(w + i, cap * Tanh(Load(w + i, lanes) * inverse_cap), lanes);
   });
-  float highest = weights[0];
-  for (size_t d = 1; d < args.num_keys; ++d) highest = weights[d] > highest ? weights[d] : highest;
+  float highest = -__builtin_inff();
+  for (size_t d = 0; d < args.num_keys; ++d) highest = weights[d] > highest ? weights[d] : highest;
   const F32 offset = Set(highest);
   ForVectors(args.num_keys,
              [=](size_t i, auto lanes) { Store(w + i, Exp(Load(w + i, lanes) - offset), lanes); });

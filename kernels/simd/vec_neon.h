@@ -23,19 +23,25 @@ struct F32 {
 
 inline F32 Set(float value) { return {vdupq_n_f32(value)}; }
 
+// The first n lanes; n <= kLanes is in the loop for the compiler, which does not know the callers.
+template <typename T>
+inline void CopyN(T* to, const T* from, size_t n) {
+  for (size_t i = 0; i < kLanes && i < n; ++i) to[i] = from[i];
+}
+
 // ---- f32 in memory ----
 
 inline F32 Load(const float* p) { return {vld1q_f32(p)}; }
 inline F32 LoadN(const float* p, size_t n) {
   float lanes[kLanes] = {};
-  for (size_t i = 0; i < n; ++i) lanes[i] = p[i];
+  CopyN(lanes, p, n);
   return Load(lanes);
 }
 inline void Store(float* p, F32 a) { vst1q_f32(p, a.v); }
 inline void StoreN(float* p, F32 a, size_t n) {
   float lanes[kLanes];
   Store(lanes, a);
-  for (size_t i = 0; i < n; ++i) p[i] = lanes[i];
+  CopyN(p, lanes, n);
 }
 
 inline F32 FirstN(F32 a, F32 b, size_t n) {
@@ -77,11 +83,6 @@ inline void SumLanes4(F32 a, F32 b, F32 c, F32 d, float* sums) {
 }
 
 // ---- f16 (as uint16_t), bf16, int8 and int4 in memory ----
-
-template <typename T>
-inline void CopyN(T* lanes, const T* p, size_t n) {
-  for (size_t i = 0; i < n; ++i) lanes[i] = p[i];
-}
 
 inline F32 Load(const uint16_t* half) {
   return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)))};

@@ -110,7 +110,7 @@ float RefinedScale(const float* x, size_t n, float scale, CodeRange range) {
   for (; i + kLanes <= n; i += kLanes) {
     for (size_t lane = 0; lane < kLanes; ++lane) add(i + lane, lane);
   }
-  for (; i < n; ++i) add(i, i % kLanes);
+  for (size_t lane = 0; i + lane < n; ++lane) add(i + lane, lane);
   float product = 0.0f;
   float square = 0.0f;
   for (size_t lane = 0; lane < kLanes; ++lane) {
