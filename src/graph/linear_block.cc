@@ -2,7 +2,9 @@
 #include "graph/linear_block.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <string>
@@ -17,6 +19,15 @@ struct SubgraphDeleter {
 using SubgraphPtr = std::unique_ptr<xnn_subgraph, SubgraphDeleter>;
 
 constexpr int32_t kInt4ZeroPoint = 8;
+
+// Fewest rows that a subgraph is run with. On Arm, XNNPACK's f32 kernels of one row have several
+// partial sums, and on some processors other cores have other kernels: a token alone would get
+// other last bits than in a chunk (kExactTokens). Those of several rows all add up in one order.
+#if defined(__aarch64__)
+constexpr size_t kFewestRows = 2;
+#else
+constexpr size_t kFewestRows = 1;
+#endif
 
 bool IsQuantised(DType dtype) {
   return dtype == DType::kQ8C || dtype == DType::kQ4C || dtype == DType::kQ4B32;
@@ -146,6 +157,17 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                   "define a fully connected operator"));
   }
 
+  if (kFewestRows > 1) {
+    for (const size_t channels : input_channels_) {
+      ASSIGN_OR_RETURN(few_inputs_.emplace_back(),
+                       AlignedBuffer<float>::Create(kFewestRows * channels));
+    }
+    for (const LinearOp& op : ops) {
+      ASSIGN_OR_RETURN(few_outputs_.emplace_back(),
+                       AlignedBuffer<float>::Create(kFewestRows * op.weight.out));
+    }
+  }
+
   const std::lock_guard lock(context_.mutex());
   RETURN_IF_ERROR(
       XnnStatus(xnn_create_runtime_v4(raw, packed.provider(), context_.workspace(),
@@ -153,18 +175,18 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                 "create a runtime"));
   RETURN_IF_ERROR(scope.status());
   for (uint32_t id = 0; id < num_external; ++id) values_.push_back({id, nullptr});
-  return Reshape(1);
+  return Reshape(kFewestRows);
 }
 
-Status LinearBlock::Reshape(size_t num_tokens) {
-  num_tokens_ = 0;  // unless all succeeds, the next run reshapes again
+Status LinearBlock::Reshape(size_t num_rows) {
+  num_rows_ = 0;  // unless all succeeds, the next run reshapes again
   for (size_t i = 0; i < input_channels_.size(); ++i) {
-    const size_t dims[2] = {num_tokens, input_channels_[i]};
+    const size_t dims[2] = {num_rows, input_channels_[i]};
     RETURN_IF_ERROR(XnnStatus(
         xnn_reshape_external_value(runtime_, static_cast<uint32_t>(i), 2, dims), "reshape"));
   }
   RETURN_IF_ERROR(XnnStatus(xnn_reshape_runtime(runtime_), "reshape"));
-  num_tokens_ = num_tokens;
+  num_rows_ = num_rows;
   return OkStatus();
 }
 
@@ -173,10 +195,36 @@ Status LinearBlock::Run(size_t num_tokens, std::span<const float* const> inputs,
   NESTLING_DCHECK(inputs.size() == input_channels_.size());
   if (!tiled_.empty()) tiled_.Run(context_.pool(), num_tokens, inputs, outputs, workspace);
   if (runtime_ == nullptr) return OkStatus();
+
+  std::array<float*, kMaxOps> own_outputs;  // the subgraph's part of them
+  const size_t num_outputs = subgraph_outputs_.size();
+  for (size_t i = 0; i < num_outputs; ++i) own_outputs[i] = outputs[subgraph_outputs_[i]];
   const std::lock_guard lock(context_.mutex());
+  if (num_tokens >= kFewestRows) {
+    return RunSubgraph(num_tokens, inputs, std::span(own_outputs).first(num_outputs));
+  }
+  // The rows that are too many hold what an earlier call had there, and nobody reads theirs.
+  std::array<const float*, kMaxInputs> few_inputs;
+  std::array<float*, kMaxOps> few_outputs;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::memcpy(few_inputs_[i].data(), inputs[i], num_tokens * input_channels_[i] * sizeof(float));
+    few_inputs[i] = few_inputs_[i].data();
+  }
+  for (size_t i = 0; i < num_outputs; ++i) few_outputs[i] = few_outputs_[i].data();
+  RETURN_IF_ERROR(RunSubgraph(kFewestRows, std::span(few_inputs).first(inputs.size()),
+                              std::span(few_outputs).first(num_outputs)));
+  for (size_t i = 0; i < num_outputs; ++i) {
+    std::memcpy(own_outputs[i], few_outputs[i],
+                few_outputs_[i].size_bytes() / kFewestRows * num_tokens);
+  }
+  return OkStatus();
+}
+
+Status LinearBlock::RunSubgraph(size_t num_rows, std::span<const float* const> inputs,
+                                std::span<float* const> outputs) {
   bool changed = false;
-  if (num_tokens != num_tokens_) {
-    RETURN_IF_ERROR(Reshape(num_tokens));
+  if (num_rows != num_rows_) {
+    RETURN_IF_ERROR(Reshape(num_rows));
     changed = true;
   }
   const auto set = [&](size_t id, const float* data) {
@@ -185,9 +233,7 @@ Status LinearBlock::Run(size_t num_tokens, std::span<const float* const> inputs,
     values_[id].data = pointer;
   };
   for (size_t i = 0; i < inputs.size(); ++i) set(i, inputs[i]);
-  for (size_t i = 0; i < subgraph_outputs_.size(); ++i) {
-    set(inputs.size() + i, outputs[subgraph_outputs_[i]]);
-  }
+  for (size_t i = 0; i < outputs.size(); ++i) set(inputs.size() + i, outputs[i]);
   if (changed) {
     RETURN_IF_ERROR(
         XnnStatus(xnn_setup_runtime_v2(runtime_, values_.size(), values_.data()), "set up"));

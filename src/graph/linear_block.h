@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "base/status.h"
 #include "graph/graph_context.h"
 #include "graph/linear_weight.h"
@@ -50,7 +51,9 @@ class LinearBlock {
   explicit LinearBlock(GraphContext& context) : context_(context) {}
   Status Build(std::span<const LinearOp> all_ops);
   Status BuildSubgraph(std::span<const LinearOp> ops);
-  Status Reshape(size_t num_tokens);
+  Status Reshape(size_t num_rows);
+  Status RunSubgraph(size_t num_rows, std::span<const float* const> inputs,
+                     std::span<float* const> outputs);
 
   GraphContext& context_;
   TiledOps tiled_;
@@ -59,7 +62,10 @@ class LinearBlock {
   // The subgraph's inputs first, then its outputs; the index is the external id.
   std::vector<xnn_external_value> values_;
   std::vector<size_t> subgraph_outputs_;  // their numbers among the block's
-  size_t num_tokens_ = 0;
+  size_t num_rows_ = 0;                   // of the subgraph's shape
+  // Where fewer tokens than the subgraph has rows are computed; the same order. Else empty.
+  std::vector<AlignedBuffer<float>> few_inputs_;
+  std::vector<AlignedBuffer<float>> few_outputs_;
   size_t num_parameters_ = 0;
 };
 
