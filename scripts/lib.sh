@@ -17,10 +17,10 @@ run_quietly() {
   return "$status"
 }
 
-# The packages of debian-packages.txt that are not installed, one a line.
+# missing_packages LIST...: the packages of these lists that are not installed, one a line.
 missing_packages() {
   local wanted
-  wanted=$(sed 's/#.*//; /^[[:space:]]*$/d' "$repo/scripts/debian-packages.txt" | sort)
+  wanted=$(sed 's/#.*//; /^[[:space:]]*$/d' "$@" | sort -u)
   # shellcheck disable=SC2086  # one argument a package
   comm -23 <(echo "$wanted") \
     <(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $wanted 2>/dev/null | sed -n 's/^ii *//p' | sort -u)

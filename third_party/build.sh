@@ -124,7 +124,8 @@ key_text() {  # key_text GROUP
     echo "$name $version $sha256"
   done
   declare -f configure copy_files "recipe_$1"
-  printf '%s\n' "$sanitizer_flags" "${toolchain_args[@]}"
+  # Of the toolchain file the content counts, not in which checkout it lies.
+  printf '%s\n' "$sanitizer_flags" "${toolchain_args[@]##-DCMAKE_TOOLCHAIN_FILE=*}"
   if [[ $toolchain ]]; then
     cat "$toolchain"
   else

@@ -50,7 +50,8 @@ if(nestling_groups)
         list(APPEND nestling_build_args -D${name}=${${name}})
       endif()
     endforeach()
-    set(nestling_compilers)
+    # The toolchain file names them; CC and CXX, which project() has set, would reach flatc, which runs on this machine.
+    set(nestling_compilers --unset=CC --unset=CXX)
   else()
     set(nestling_compilers CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER})
   endif()
@@ -145,7 +146,15 @@ endif()
 
 # ---- Tests and benchmarks ----
 
-if(NESTLING_BUILD_TESTS)
+if(NESTLING_BUILD_TESTS AND CMAKE_CROSSCOMPILING)
+  # The system's archives are for this machine; its package brings the sources as well.
+  find_path(googletest googlemock/CMakeLists.txt PATHS /usr/src/googletest NO_CACHE NO_CMAKE_FIND_ROOT_PATH)
+  if(NOT googletest)
+    message(FATAL_ERROR "No sources of GoogleTest found; scripts/setup.sh installs them (Debian package libgmock-dev)")
+  endif()
+  set(INSTALL_GTEST OFF CACHE BOOL "Not part of our package" FORCE)
+  add_subdirectory("${googletest}" "${CMAKE_BINARY_DIR}/third_party/googletest" EXCLUDE_FROM_ALL)
+elseif(NESTLING_BUILD_TESTS)
   find_package(GTest REQUIRED)
 endif()
 if(NESTLING_BUILD_BENCHMARKS)

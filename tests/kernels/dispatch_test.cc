@@ -3,12 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <cstdlib>
+#include <string>
 
 #include "kernels/affine_int8/affine_int8.h"
 #include "kernels/altup/altup.h"
 #include "kernels/attention/attention.h"
 #include "kernels/channel_norm/channel_norm.h"
+#include "kernels/conformer/conformer.h"
 #include "kernels/convert/convert.h"
 #include "kernels/gelu_gate/gelu_gate.h"
 #include "kernels/laurel/laurel.h"
@@ -17,6 +19,7 @@
 #include "kernels/shared_kv_attention/shared_kv_attention.h"
 #include "kernels/softcap/softcap.h"
 #include "kernels/sparse_ffn/sparse_ffn.h"
+#include "kernels/tiled_linear/tiled_linear.h"
 
 namespace nestling::kernels {
 namespace {
@@ -56,6 +59,7 @@ TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
   ExpectScalarOnlyAtTheEnd(AltupKernels());
   ExpectScalarOnlyAtTheEnd(AttentionKernels());
   ExpectScalarOnlyAtTheEnd(ChannelNormKernels());
+  ExpectScalarOnlyAtTheEnd(ConformerKernels());
   ExpectScalarOnlyAtTheEnd(ConvertKernels());
   ExpectScalarOnlyAtTheEnd(GeluGateKernels());
   ExpectScalarOnlyAtTheEnd(LaurelKernels());
@@ -64,6 +68,7 @@ TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
   ExpectScalarOnlyAtTheEnd(SharedKvKernels());
   ExpectScalarOnlyAtTheEnd(SoftCapKernels());
   ExpectScalarOnlyAtTheEnd(SparseFfnKernels());
+  ExpectScalarOnlyAtTheEnd(TiledLinearKernels());
 }
 
 TEST(DispatchTest, OneProcessorFamilyOnlyIsReported) {
@@ -75,6 +80,25 @@ TEST(DispatchTest, OneProcessorFamilyOnlyIsReported) {
 #else
   EXPECT_FALSE(arm);
 #endif
+}
+
+// A program that runs under an emulator can be told which processor that is. Without this check a
+// detection that fails there would only make the other tests skip what they are meant to test.
+TEST(DispatchTest, ChoosesWhatAnEmulatedProcessorIsKnownToHave) {
+  const char* expected = std::getenv("NESTLING_EXPECTED_ISA");
+  if (expected == nullptr) GTEST_SKIP() << "no emulator";
+  const uint32_t isa = AvailableIsa();
+  std::string found = (isa & kIsaNeon) != 0 ? "neon" : "none";
+  if ((isa & kIsaNeonDot) != 0) found += " neondot";
+  if ((isa & kIsaNeonI8mm) != 0) found += " neoni8mm";
+  EXPECT_EQ(found, expected);
+  const bool i8mm = std::string(expected) == "neon neondot neoni8mm";
+  const bool dot = i8mm || std::string(expected) == "neon neondot";
+  EXPECT_STREQ(SelectKernel(AttentionKernels(), isa).name, "neon");
+  EXPECT_STREQ(SelectKernel(SparseFfnKernels(), isa).name, dot ? "neondot" : "scalar");
+  EXPECT_STREQ(SelectKernel(TiledLinearKernels(), isa).name, i8mm  ? "neoni8mm"
+                                                             : dot ? "neondot"
+                                                                   : "scalar");
 }
 
 }  // namespace
