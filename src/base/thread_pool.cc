@@ -69,7 +69,7 @@ void ThreadPool::Run(size_t count, Task task, void* context) const {
     busy_.clear(std::memory_order_release);
     return;
   }
-  for (size_t i = 0; i < count; ++i) task(context, i);
+  for (size_t i = 0; i < count; ++i) task(context, i, /*thread=*/0);
 }
 
 void ThreadPool::RunShared(uint32_t count, Task task, void* context) const {
@@ -114,14 +114,14 @@ void ThreadPool::RunUnits(size_t thread) const {
                                            std::memory_order_relaxed)) {
         continue;
       }
-      RunUnit(i == 0 ? begin : end - 1);
+      RunUnit(i == 0 ? begin : end - 1, thread);
       range = unclaimed.load(std::memory_order_relaxed);
     }
   }
 }
 
-void ThreadPool::RunUnit(uint32_t index) const {
-  task_(context_, index);
+void ThreadPool::RunUnit(uint32_t index, size_t thread) const {
+  task_(context_, index, thread);
   if (pending_.fetch_sub(1) == 1 && caller_sleeps_.load()) FutexWake(pending_, 1);
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "base/spin.h"
@@ -47,23 +48,32 @@ class ThreadPool {
   pthreadpool* get() const;
 
   // Calls body(i) for i in [0, count) on the workers and this thread; returns when all are done.
-  // `body` must not throw.
+  // `body` must not throw. body(i, thread) is told who runs it, [0, num_threads()): of one region,
+  // no two calls with the same number overlap, so that each can have memory of its own.
   template <typename Body>
   void ParallelFor(size_t count, const Body& body) const {
     Run(
-        count, [](void* context, size_t i) { (*static_cast<const Body*>(context))(i); },
+        count,
+        [](void* context, size_t i, [[maybe_unused]] size_t thread) {
+          const Body& call = *static_cast<const Body*>(context);
+          if constexpr (std::is_invocable_v<const Body&, size_t, size_t>) {
+            call(i, thread);
+          } else {
+            call(i);
+          }
+        },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 
  private:
-  using Task = void (*)(void*, size_t);
+  using Task = void (*)(void*, size_t unit, size_t thread);
 
   ThreadPool() = default;
   void Run(size_t count, Task task, void* context) const;
   void RunShared(uint32_t count, Task task, void* context) const;
   // Runs units until none is unclaimed, those of the range `thread` first.
   void RunUnits(size_t thread) const;
-  void RunUnit(uint32_t index) const;
+  void RunUnit(uint32_t index, size_t thread) const;
   void Work(size_t thread) const;
 
   // Units [low half, high half) that nobody has claimed, in one word so that both of its ends are

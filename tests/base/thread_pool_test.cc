@@ -43,6 +43,24 @@ TEST(ThreadPool, RunsEveryUnitExactlyOnceWithAnyNumberOfThreads) {
   }
 }
 
+TEST(ThreadPool, TellsUnitsWhichThreadRunsThem) {
+  for (size_t threads = 1; threads <= 4; ++threads) {
+    const auto pool = MakePool(threads);
+    std::vector<std::atomic<bool>> busy(threads);
+    std::atomic<int> overlaps{0}, units{0};
+    for (int region = 0; region < 200; ++region) {
+      pool->ParallelFor(50, [&](size_t, size_t thread) {
+        ASSERT_LT(thread, threads);
+        overlaps += busy[thread].exchange(true);
+        ++units;
+        busy[thread] = false;
+      });
+    }
+    EXPECT_EQ(units, 200 * 50);
+    EXPECT_EQ(overlaps, 0);
+  }
+}
+
 TEST(ThreadPool, KeepsRegionsApartOverManyOfThem) {
   const auto pool = MakePool(4);
   std::vector<uint32_t> sums(5);  // plain memory: a unit of a region that has ended would race
