@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/altup/altup.h"
+#include "kernels/at_least/at_least.h"
 #include "kernels/attention/attention.h"
 #include "kernels/convert/convert.h"
 #include "kernels/gelu_gate/gelu_gate.h"
@@ -145,6 +146,15 @@ void RegisterActivations() {
              std::vector<float> logits = RandomFloats(kVocab);
              Time(state, 2 * kVocab * sizeof(float),
                   [&] { kernel.soft_cap(logits.data(), kVocab, 30.0f); });
+           });
+  // The logits of a task of the LM head, none of which is a candidate.
+  Register("FindAtLeast/64", AtLeastKernels(),
+           [](const AtLeastKernel& kernel, benchmark::State& state) {
+             const std::vector<float> logits = RandomFloats(64);
+             std::vector<uint32_t> indices(64);
+             Time(state, 64 * sizeof(float), [&] {
+               benchmark::DoNotOptimize(kernel.find(logits.data(), 64, 2.0f, indices.data()));
+             });
            });
 }
 

@@ -67,6 +67,10 @@ inline F32 RoundToEven(F32 a) {
 inline F32 SelectLess(F32 a, F32 b, F32 yes, F32 no) {
   return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
 }
+// Bit i: a[i] >= b[i], which a NaN never is.
+inline uint32_t MaskAtLeast(F32 a, F32 b) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)));
+}
 // a * 2^n for whole n in [-126, 127].
 inline F32 ScaleByPow2(F32 a, F32 n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));

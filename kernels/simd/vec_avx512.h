@@ -54,6 +54,7 @@ inline F32 RoundToEven(F32 a) {
 inline F32 SelectLess(F32 a, F32 b, F32 yes, F32 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
+inline uint32_t MaskAtLeast(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
 inline F32 ScaleByPow2(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
 // ---- Across lanes ----

@@ -69,6 +69,10 @@ inline F32 RoundToEven(F32 a) { return {vrndnq_f32(a.v)}; }
 inline F32 SelectLess(F32 a, F32 b, F32 yes, F32 no) {
   return {vbslq_f32(vcltq_f32(a.v, b.v), yes.v, no.v)};
 }
+inline uint32_t MaskAtLeast(F32 a, F32 b) {
+  static constexpr uint32_t kBits[kLanes] = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcgeq_f32(a.v, b.v), vld1q_u32(kBits)));
+}
 inline F32 ScaleByPow2(F32 a, F32 n) {
   const int32x4_t exponent = vaddq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(127));
   return {vmulq_f32(a.v, vreinterpretq_f32_s32(vshlq_n_s32(exponent, 23)))};

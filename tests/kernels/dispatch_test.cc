@@ -8,6 +8,7 @@
 
 #include "kernels/affine_int8/affine_int8.h"
 #include "kernels/altup/altup.h"
+#include "kernels/at_least/at_least.h"
 #include "kernels/attention/attention.h"
 #include "kernels/channel_norm/channel_norm.h"
 #include "kernels/conformer/conformer.h"
@@ -57,6 +58,7 @@ void ExpectScalarOnlyAtTheEnd(std::span<const Kernel* const> table) {
 TEST(DispatchTest, EveryTableEndsWithItsScalarVariant) {
   ExpectScalarOnlyAtTheEnd(AffineInt8Kernels());
   ExpectScalarOnlyAtTheEnd(AltupKernels());
+  ExpectScalarOnlyAtTheEnd(AtLeastKernels());
   ExpectScalarOnlyAtTheEnd(AttentionKernels());
   ExpectScalarOnlyAtTheEnd(ChannelNormKernels());
   ExpectScalarOnlyAtTheEnd(ConformerKernels());
