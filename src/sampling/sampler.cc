@@ -120,22 +120,39 @@ Status Sampler::SetOptions(const SamplingOptions& options) {
 void Sampler::Reserve(size_t vocab_size) {
   vocab_size_ = std::max(vocab_size_, vocab_size);
   size_t num_candidates = vocab_size_;
-  if (options_.temperature == 0.0f) {
+  if (greedy()) {
     num_candidates = 1;
   } else if (options_.top_k > 0) {
     num_candidates = std::min<size_t>(options_.top_k, vocab_size_);
   }
-  candidates_.reserve(num_candidates);
-  if (options_.repetition_penalty != 1.0f) {
+  const bool penalty = options_.repetition_penalty != 1.0f;
+  if (penalty) {
     recent_.reserve(options_.repetition_window);
     penalized_.reserve(vocab_size_);
   }
+  if (const size_t num_best = NumBest(); num_best != 0) {
+    const size_t num_recent = penalty ? options_.repetition_window : 0;
+    recent_ids_.reserve(num_recent);
+    num_candidates = std::max(num_candidates, num_best + num_recent);
+  }
+  candidates_.reserve(num_candidates);
+}
+
+size_t Sampler::NumBest() const {
+  const size_t chosen = greedy() ? 1 : options_.top_k;
+  if (chosen == 0) return 0;
+  // Recent tokens may all be among the best and fall behind by their penalty.
+  const size_t penalized = options_.repetition_penalty != 1.0f ? options_.repetition_window : 0;
+  return chosen + penalized <= kMaxCandidates ? chosen + penalized : 0;
 }
 
 Result<int32_t> Sampler::Sample(std::span<const float> logits, size_t limit) {
   ASSIGN_OR_RETURN(const auto distribution, Distribution(logits, limit));
-  if (options_.temperature == 0.0f) return distribution[0].id;
-  return Draw(distribution);
+  return Choose(distribution);
+}
+
+int32_t Sampler::Choose(std::span<const TokenProbability> distribution) {
+  return greedy() ? distribution[0].id : Draw(distribution);
 }
 
 Result<std::span<const TokenProbability>> Sampler::Distribution(std::span<const float> logits,
@@ -146,13 +163,42 @@ Result<std::span<const TokenProbability>> Sampler::Distribution(std::span<const 
   candidates_.clear();
   const bool sorted = options_.top_k > 0 && options_.top_k < logits.size();
   double total = 0;
-  if (options_.temperature == 0.0f) {
+  if (greedy()) {
     total = WeighMaximum(logits);
   } else {
     total = sorted ? WeighTopK(logits) : WeighAll(logits);
   }
+  return Filter(total, sorted, logits.size());
+}
+
+std::optional<CandidateQuery> Sampler::Query(size_t limit) {
+  const size_t num_best = NumBest();
+  // With as many candidates as tokens, Distribution is by id.
+  if (num_best == 0 || (!greedy() && options_.top_k >= limit)) return std::nullopt;
+  recent_ids_.clear();
+  for (const int32_t id : recent_) {
+    if (id >= 0 && static_cast<size_t>(id) < limit) recent_ids_.push_back(id);
+  }
+  std::sort(recent_ids_.begin(), recent_ids_.end());
+  recent_ids_.erase(std::unique(recent_ids_.begin(), recent_ids_.end()), recent_ids_.end());
+  return CandidateQuery{num_best, recent_ids_};
+}
+
+Result<int32_t> Sampler::SampleCandidates(const Candidates& candidates, size_t limit) {
+  ASSIGN_OR_RETURN(const auto distribution, CandidateDistribution(candidates, limit));
+  return Choose(distribution);
+}
+
+Result<std::span<const TokenProbability>> Sampler::CandidateDistribution(
+    const Candidates& candidates, size_t limit) {
+  if (limit == 0) return InvalidArgument("sampling: no logits to choose from");
+  return Filter(WeighCandidates(candidates), /*sorted=*/true, limit);
+}
+
+Result<std::span<const TokenProbability>> Sampler::Filter(double total, bool sorted,
+                                                          size_t num_logits) {
   if (total == 0) {
-    return Internal("sampling: none of ", logits.size(), " logits is a number above -infinity");
+    return Internal("sampling: none of ", num_logits, " logits is a number above -infinity");
   }
   if (options_.top_p < 1.0f) KeepMass(total, sorted);
   if (options_.min_p > 0.0f) KeepMinP(sorted || options_.top_p < 1.0f);
@@ -197,10 +243,13 @@ std::span<const float> Sampler::Penalize(std::span<const float> logits) {
   for (const int32_t id : recent_) {
     if (id < 0 || static_cast<size_t>(id) >= logits.size()) continue;
     // From the original logit: a token that occurred twice is penalised once.
-    penalized_[id] = logits[id] > 0 ? logits[id] / options_.repetition_penalty
-                                    : logits[id] * options_.repetition_penalty;
+    penalized_[id] = Penalized(logits[id]);
   }
   return penalized_;
+}
+
+float Sampler::Penalized(float logit) const {
+  return logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
 }
 
 double Sampler::WeighMaximum(std::span<const float> logits) {
@@ -232,9 +281,33 @@ double Sampler::WeighTopK(std::span<const float> logits) {
     for (size_t i = id; i < id + kBlock; ++i) offer(i);
   }
   for (; id < logits.size(); ++id) offer(id);
-  if (candidates_.empty()) return 0;
-
   std::sort_heap(candidates_.begin(), candidates_.end(), Better);
+  return WeighSorted();
+}
+
+// The best after the penalty are recent tokens or the best of the others, and of these as many are
+// there as can be chosen.
+double Sampler::WeighCandidates(const Candidates& candidates) {
+  candidates_.clear();
+  for (const TokenLogit& token : candidates.best) {
+    if (std::binary_search(recent_ids_.begin(), recent_ids_.end(), token.id)) continue;
+    candidates_.push_back({token.id, token.logit});
+  }
+  for (size_t i = 0; i < recent_ids_.size(); ++i) {
+    const float logit = Penalized(candidates.logits[i]);
+    if (logit > -kInfinity) candidates_.push_back({recent_ids_[i], logit});
+  }
+  const size_t chosen = std::min<size_t>(greedy() ? 1 : options_.top_k, candidates_.size());
+  const auto end = candidates_.begin() + static_cast<ptrdiff_t>(chosen);
+  std::partial_sort(candidates_.begin(), end, candidates_.end(), Better);
+  candidates_.erase(end, candidates_.end());
+  if (!greedy()) return WeighSorted();
+  for (TokenProbability& candidate : candidates_) candidate.probability = 1.0f;
+  return static_cast<double>(candidates_.size());
+}
+
+double Sampler::WeighSorted() {
+  if (candidates_.empty()) return 0;
   const float maximum = candidates_.front().probability;
   double total = 0;
   for (TokenProbability& candidate : candidates_) {

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
+#include "sampling/candidates.h"
 #include "sampling/random.h"
 
 namespace nestling {
@@ -30,6 +32,9 @@ struct TokenProbability {
   int32_t id = 0;
   float probability = 0.0f;
 };
+
+// Most candidates of a query. (Measured with benchmarks/lm_head_bench: more are not worth it.)
+inline constexpr size_t kMaxCandidates = 1024;
 
 // Draws tokens. The same options, logits and calls give the same tokens on every platform. For one
 // sequence and one thread at a time. No call but SetOptions and Reserve allocates, as long as the
@@ -57,6 +62,17 @@ class Sampler {
   Result<std::span<const TokenProbability>> Distribution(std::span<const float> logits,
                                                          size_t limit);
 
+  // The same without a row of logits, where the options allow it: greedy or top-k (smaller than
+  // `limit` and, with the window of a repetition penalty, not beyond kMaxCandidates). What is to be
+  // asked for next; nullopt: all logits. `limit` is at most the vocabulary's size. Valid until the
+  // next call.
+  std::optional<CandidateQuery> Query(size_t limit);
+  // From the answer to the last query, with its limit: the token that Sample would choose from all
+  // logits, with as many random numbers. Errors as Sample.
+  Result<int32_t> SampleCandidates(const Candidates& candidates, size_t limit);
+  Result<std::span<const TokenProbability>> CandidateDistribution(const Candidates& candidates,
+                                                                  size_t limit);
+
   // One random number's choice from a distribution, which must not be empty.
   int32_t Draw(std::span<const TokenProbability> distribution);
 
@@ -72,12 +88,23 @@ class Sampler {
  private:
   explicit Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {}
 
+  bool greedy() const { return options_.temperature == 0.0f; }
+  // A query's num_best; 0: the options need all logits.
+  size_t NumBest() const;
+  float Penalized(float logit) const;
+  int32_t Choose(std::span<const TokenProbability> distribution);
+
   // Steps of Distribution. They leave weights in `probability`, 1 for the most probable token, and
   // return their sum, 0 when there is no token to choose.
   std::span<const float> Penalize(std::span<const float> logits);
   double WeighMaximum(std::span<const float> logits);
   double WeighTopK(std::span<const float> logits);
   double WeighAll(std::span<const float> logits);
+  double WeighCandidates(const Candidates& candidates);
+  // Of candidates by rank, with logits in `probability`.
+  double WeighSorted();
+  // From weights to the distribution; of `num_logits` to choose from. `sorted`: they are by rank.
+  Result<std::span<const TokenProbability>> Filter(double total, bool sorted, size_t num_logits);
   void KeepMass(double total, bool sorted);
   void KeepMinP(bool sorted);
 
@@ -86,7 +113,8 @@ class Sampler {
   size_t vocab_size_ = 0;        // reserved
   std::vector<int32_t> recent_;  // ring of at most repetition_window tokens
   size_t next_recent_ = 0;
-  std::vector<float> penalized_;  // logits after the penalty
+  std::vector<float> penalized_;     // logits after the penalty
+  std::vector<int32_t> recent_ids_;  // of a query: the recent tokens below its limit, each once
   std::vector<TokenProbability> candidates_;
 };
 
