@@ -614,7 +614,9 @@ NESTLING_API nestling_status nestling_session_eval(nestling_session* session, co
  * session.
  * @param out_vocab_size  may be NULL.
  * @return OK; FAILED_PRECONDITION (empty session); CANCELLED, IO_ERROR (session unchanged).
- * Cost: runs the last token if it was generated and not run yet.
+ * Cost: the output head, once after a change of the session, and memory for its result, which
+ * generating with top_k or greedily does not need. Runs the last token if it was generated and not
+ * run yet.
  */
 NESTLING_API nestling_status nestling_session_get_logits(nestling_session* session,
                                                          const float** out_logits,

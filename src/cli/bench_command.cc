@@ -123,6 +123,7 @@ class RowRunner {
     const uint64_t products = session_.Counters().weight_products;
     const Clock::time_point start = Clock::now();
     session_.Prefill(prompt);
+    session_.Logits();  // as llama-bench, which counts the output head of the last token
     row_.seconds.push_back(SecondsSince(start));
     row_.int8_operations_per_token =
         2.0 * static_cast<double>(session_.Counters().weight_products - products) /
@@ -131,7 +132,8 @@ class RowRunner {
     row_.first_token_seconds.push_back(SecondsSince(start));
   }
 
-  // The first token needs no step of its own, as prefill leaves its logits: it starts the clock.
+  // The first token needs no step of its own, as prefill leaves its activations: it starts the
+  // clock.
   void Decode() {
     Fill(std::max(row_.depth, 1u));
     std::vector<Clock::time_point> times;

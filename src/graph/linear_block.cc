@@ -241,4 +241,10 @@ Status LinearBlock::RunSubgraph(size_t num_rows, std::span<const float* const> i
   return XnnStatus(xnn_invoke_runtime(runtime_), "run");
 }
 
+void LinearBlock::VisitBlocks(const float* x, const LinearWorkspace& workspace,
+                              VisitOutputs visit) const {
+  NESTLING_DCHECK(has_blocks());
+  tiled_.VisitBlocks(context_.pool(), x, workspace, visit);
+}
+
 }  // namespace nestling

@@ -44,6 +44,11 @@ class LinearBlock {
   Status Run(size_t num_tokens, std::span<const float* const> inputs,
              std::span<float* const> outputs, const LinearWorkspace& workspace);
 
+  // One operator whose weights lie in tiles: VisitBlocks may be called.
+  bool has_blocks() const { return runtime_ == nullptr && tiled_.num_ops() == 1; }
+  // The same outputs for one token, x [in], without room for all of them; see TiledOps.
+  void VisitBlocks(const float* x, const LinearWorkspace& workspace, VisitOutputs visit) const;
+
   // Multiply-accumulates per token, for counters.
   size_t num_parameters() const { return num_parameters_; }
 

@@ -14,6 +14,9 @@ constexpr size_t kAlignment = 64;
 // threads finish together.
 constexpr size_t kUnitBytes = 64 << 10;
 constexpr size_t kUnitTiles = 2;  // at least: kernels multiply two tiles at a time
+// Tasks whose outputs are looked at between them are larger: claiming one holds memory up as well.
+constexpr size_t kVisitBytes = 256 << 10;
+constexpr size_t kMaxVisitTiles = 256;  // 16 KiB of outputs
 
 constexpr size_t Aligned(size_t bytes) { return RoundUp(bytes, kAlignment); }
 
@@ -103,6 +106,17 @@ kernels::QuantizedInputs QuantizeRows(const ThreadPool& pool, size_t num_tokens,
   return quantized.view();
 }
 
+const uint8_t* TiledOps::Op::CodesFrom(size_t tile) const {
+  return codes + tile * BytesOf(dtype, in * kernels::kTileOutputs);
+}
+
+const void* TiledOps::Op::ScalesFrom(size_t tile) const {
+  const size_t tile_bytes = dtype == DType::kQ4B32
+                                ? in / kBlockSize * kernels::kTileOutputs * sizeof(uint16_t)
+                                : kernels::kTileOutputs * sizeof(float);
+  return static_cast<const std::byte*>(scales) + tile * tile_bytes;
+}
+
 void TiledOps::Add(const LinearWeight& weight, size_t input, size_t output) {
   const Matrix& matrix = weight.matrix;
   // Elements of the matrix before this part: earlier rows of tiles, or earlier shells.
@@ -158,6 +172,34 @@ void TiledOps::Run(const ThreadPool& pool, size_t num_tokens, std::span<const fl
     args.out = outputs[op.output];
     args.out_stride = op.out;
     RunTiles(op.dtype, args);
+  });
+}
+
+void TiledOps::VisitBlocks(const ThreadPool& pool, const float* x, const LinearWorkspace& workspace,
+                           VisitOutputs visit) const {
+  NESTLING_DCHECK(ops_.size() == 1);
+  const Op& op = ops_[0];
+  WorkspaceCutter cutter(workspace);
+  const Quantized quantized(&cutter, /*num_tokens=*/1, op.in);
+  quantized.Fill(x, /*token=*/0);
+  const size_t tiles = op.out / kernels::kTileOutputs;
+  const size_t tile_bytes = BytesOf(op.dtype, op.in * kernels::kTileOutputs);
+  const size_t step = std::clamp(kVisitBytes / tile_bytes, kUnitTiles, kMaxVisitTiles);
+  pool.ParallelFor(DivUp(tiles, step), [&](size_t task, size_t thread) {
+    const size_t tile = task * step, count = std::min(step, tiles - tile);
+    alignas(kAlignment) float values[kMaxVisitTiles * kernels::kTileOutputs];
+    kernels::TiledArgs args;
+    args.x = quantized.view();
+    args.rows = 1;
+    args.k = op.in;
+    args.codes = op.CodesFrom(tile);
+    args.scales = op.ScalesFrom(tile);
+    args.tile_begin = 0;
+    args.tile_end = count;
+    args.out = values;
+    args.out_stride = count * kernels::kTileOutputs;
+    RunTiles(op.dtype, args);
+    visit(thread, tile * kernels::kTileOutputs, std::span(values, args.out_stride));
   });
 }
 

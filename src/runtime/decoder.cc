@@ -8,7 +8,6 @@
 
 #include "graph/decoder_blocks.h"
 #include "kernels/rms_norm/rms_norm.h"
-#include "kernels/softcap/softcap.h"
 #include "model/weights.h"
 #include "runtime/for_rows.h"
 
@@ -54,8 +53,9 @@ Result<std::unique_ptr<Decoder>> Decoder::Create(const Engine& engine, uint32_t 
   const TextConfig& config = decoder->config_;
   decoder->chunk_tokens_ = chunk_tokens;
   ASSIGN_OR_RETURN(decoder->kv_, KvCache::Create(config, context_tokens, chunk_tokens, kv_type));
-  // Decode writes the first row only, and no other takes memory then.
-  ASSIGN_OR_RETURN(decoder->logits_, LazyMemory::Create(LogitsBytes(config)));
+  ASSIGN_OR_RETURN(decoder->head_,
+                   LmHead::Create(decoder->blocks_.lm_head(), engine.pool(), config));
+  ASSIGN_OR_RETURN(decoder->last_row_, AlignedBuffer<float>::Create(config.hidden_size));
   decoder->inverse_frequency_[static_cast<size_t>(LayerType::kSliding)] =
       InverseFrequency(config.rope_theta_sliding, config.head_dim);
   decoder->inverse_frequency_[static_cast<size_t>(LayerType::kFull)] =
@@ -119,7 +119,7 @@ PleCounters Decoder::ple_counters() const {
 
 void Decoder::VisitMemory(VisitMemoryGroup visit) const {
   kv_->VisitMemory([&](std::span<const std::byte> part) { visit(MemoryGroup::kKv, part); });
-  visit(MemoryGroup::kLogits, {logits_.data(), logits_.size()});
+  head_->VisitMemory([&](std::span<const std::byte> part) { visit(MemoryGroup::kLogits, part); });
   for (const std::unique_ptr<PleBatch>& batch : ple_) {
     visit(MemoryGroup::kScratch, batch->memory());
   }
@@ -145,19 +145,26 @@ Status Decoder::Run(Scratch& scratch, std::span<const int32_t> tokens,
       RETURN_IF_ERROR(RunLayer(pass, step));
     }
   }
-  CountWork(tokens.size(), want);
+  CountLayers(tokens.size(), want);
   if (want == Want::kNone) return OkStatus();
   RETURN_IF_ERROR(Merge(pass));
-  return EmitLogits(pass, tokens.size() - pass.rows, sink);
+  std::copy_n(pass.s.u + (pass.rows - 1) * config_.hidden_size, config_.hidden_size,
+              last_row_.data());
+  return want == Want::kAll ? EmitLogits(pass, sink) : OkStatus();
 }
 
-void Decoder::CountWork(size_t num_tokens, Want want) {
-  const auto& [every, last] = plan_.work;
+void Decoder::CountLayers(size_t num_tokens, Want want) {
+  const auto& [every, last, head] = plan_.work;
   work_.bytes += every.bytes;
   work_.products += num_tokens * every.products;
   if (want == Want::kNone) return;
   work_.bytes += last.bytes;
   work_.products += (want == Want::kAll ? num_tokens : 1) * last.products;
+}
+
+void Decoder::CountHead(size_t num_tokens) {
+  work_.bytes += plan_.work.head.bytes;
+  work_.products += num_tokens * plan_.work.head.products;
 }
 
 void Decoder::Embed(Pass& pass, std::span<const int32_t> tokens,
@@ -229,27 +236,27 @@ Status Decoder::Merge(Pass& pass) {
   return OkStatus();
 }
 
-Status Decoder::EmitLogits(Pass& pass, size_t first_index, LogitsSink sink) {
+Status Decoder::EmitLogits(Pass& pass, LogitsSink sink) {
   const size_t hidden = config_.hidden_size, vocab = config_.vocab_size;
-  auto* const logits = reinterpret_cast<float*>(logits_.data());
-  for (size_t t = 0; t < pass.rows; t += kLogitsRows) {
-    const size_t rows = std::min(kLogitsRows, pass.rows - t);
-    const float* inputs[] = {pass.s.u + t * hidden};
-    float* outputs[] = {logits};
-    RETURN_IF_ERROR(blocks_.lm_head().Run(rows, inputs, outputs, pass.s.linear));
-    if (config_.final_logit_softcap > 0) {
-      constexpr size_t kPart = 16384;  // logits of one task
-      engine_.pool().ParallelFor(DivUp(rows * vocab, kPart), [&](size_t part) {
-        const size_t begin = part * kPart;
-        kernels::SoftCap(logits + begin, std::min(kPart, rows * vocab - begin),
-                         config_.final_logit_softcap);
-      });
-    }
+  CountHead(pass.rows);
+  for (size_t t = 0; t < pass.rows; t += LmHead::kMaxRows) {
+    const size_t rows = std::min(LmHead::kMaxRows, pass.rows - t);
+    ASSIGN_OR_RETURN(const auto logits, head_->Logits(pass.s.u + t * hidden, rows));
     for (size_t r = 0; r < rows; ++r) {
-      RETURN_IF_ERROR(sink(first_index + t + r, std::span<const float>(logits + r * vocab, vocab)));
+      RETURN_IF_ERROR(sink(t + r, logits.subspan(r * vocab, vocab)));
     }
   }
   return OkStatus();
+}
+
+Result<std::span<const float>> Decoder::LastLogits() {
+  CountHead(1);
+  return head_->Logits(last_row_.data(), 1);
+}
+
+Candidates Decoder::LastCandidates(const CandidateQuery& query, size_t limit) {
+  CountHead(1);
+  return head_->FindCandidates(last_row_.data(), query, limit);
 }
 
 }  // namespace nestling

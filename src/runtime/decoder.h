@@ -8,12 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/aligned_buffer.h"
 #include "base/function_ref.h"
-#include "base/lazy_memory.h"
 #include "base/status.h"
 #include "kv/kv_cache.h"
 #include "ple/ple_batch.h"
 #include "runtime/engine.h"
+#include "runtime/lm_head.h"
 #include "runtime/scratch.h"
 #include "runtime/slice_work.h"
 
@@ -32,10 +33,11 @@ class Decoder {
   // Which positions of a chunk need logits.
   enum class Want {
     kNone,  // only keys and values
-    kLast,  // the last token's
-    kAll,   // every token's: no shortcut is taken
+    kLast,  // the last token's, when LastLogits or LastCandidates asks for them
+    kAll,   // every token's, now: no shortcut is taken
   };
-  // Called with the logits [vocab], soft-capped, of token `index` of the chunk.
+  // Called for kAll with the logits [vocab], soft-capped, of token `index` of the chunk; they are
+  // valid until the next call of the decoder that computes logits.
   using LogitsSink = FunctionRef<Status(size_t index, std::span<const float> logits)>;
 
   // Asks storage for the PLE rows of tokens that a later Run will be given, at most a chunk. Two
@@ -56,6 +58,11 @@ class Decoder {
   Status Run(Scratch& scratch, std::span<const int32_t> tokens,
              std::span<const float* const> embeddings, uint32_t position, Want want,
              LogitsSink sink, const std::atomic<bool>& cancelled);
+
+  // What follows the last token of the last Run, which wanted logits and succeeded. As LmHead says.
+  Result<std::span<const float>> LastLogits();
+  bool has_candidates() const { return head_->has_candidates(); }
+  Candidates LastCandidates(const CandidateQuery& query, size_t limit);
 
   // One kept layer of a slice.
   struct Step {
@@ -78,20 +85,12 @@ class Decoder {
   Status SetSlice(const SliceConfig& slice);
   const SliceConfig& slice() const { return plan_.slice; }
 
-  // Bytes of the logits of one LM head call.
-  static uint64_t LogitsBytes(const TextConfig& config) {
-    return kLogitsRows * uint64_t{config.vocab_size} * sizeof(float);
-  }
-
   KvCache& kv() { return *kv_; }
   // Calls visit(group, memory) for what only this decoder uses.
   void VisitMemory(VisitMemoryGroup visit) const;
   uint32_t chunk_tokens() const { return chunk_tokens_; }
 
  private:
-  // Rows of one LM head call: bounds the logits buffer, [rows, vocab].
-  static constexpr size_t kLogitsRows = 8;
-
   explicit Decoder(const Engine& engine);
 
   // Where a Run is: `rows` tokens from `position` on, in the first rows of the scratch.
@@ -126,9 +125,11 @@ class Decoder {
   Status AddPle(Pass& pass, const Step& step);
   static void KeepLastRow(Pass& pass, const TextConfig& config);
   Status Merge(Pass& pass);
-  Status EmitLogits(Pass& pass, size_t first_index, LogitsSink sink);
-  // Counts a finished Run.
-  void CountWork(size_t num_tokens, Want want);
+  // Of all tokens of the chunk.
+  Status EmitLogits(Pass& pass, LogitsSink sink);
+  // Counts the layers of a Run, and the output head for so many tokens.
+  void CountLayers(size_t num_tokens, Want want);
+  void CountHead(size_t num_tokens);
 
   const Engine& engine_;
   const TextConfig& config_;
@@ -141,7 +142,8 @@ class Decoder {
   size_t replace_ple_ = 0;                   // whose rows are needed no more
   std::vector<float> inverse_frequency_[2];  // by LayerType, [head_dim / 2]
   std::vector<float> sparsity_z_;            // by layer: deviations of the Gaussian top-k's cut
-  LazyMemory logits_;                        // [rows of one LM head call, vocab]
+  std::unique_ptr<LmHead> head_;
+  AlignedBuffer<float> last_row_;  // [hidden], final activations of the last token of the last Run
 };
 
 // However a call ends, nothing is being read for it afterwards.

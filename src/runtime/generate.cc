@@ -102,9 +102,10 @@ Status Session::Speculate(Sampler& sampler, Drafting& drafting, size_t most_draf
     const PlanScope scope(*decoder_, drafting.plan);
     while (speculation.wants_draft()) {
       const std::span<const int32_t> batch = speculation.batch();
-      RETURN_IF_ERROR(RunChunk(
-          *scratch, batch.last(1), position + batch.size() - 1, Want::kLast,
-          [&](size_t, std::span<const float> logits) { return speculation.Draft(logits); }));
+      RETURN_IF_ERROR(
+          RunChunk(*scratch, batch.last(1), position + batch.size() - 1, Want::kLast, {}));
+      ASSIGN_OR_RETURN(const std::span<const float> logits, decoder_->LastLogits());
+      RETURN_IF_ERROR(speculation.Draft(logits));
     }
   }
   // Writes its own keys and values over the draft's; those of rejected drafts are beyond
@@ -117,16 +118,31 @@ Status Session::Speculate(Sampler& sampler, Drafting& drafting, size_t most_draf
 
 Result<std::span<const int32_t>> Session::NextTokens(Sampler& sampler, Drafting* drafting,
                                                      size_t most) {
-  const bool last_is_pending = !logits_valid_ && num_cached_ + 1 == tokens_.size();
+  const bool last_is_pending = !row_valid_ && num_cached_ + 1 == tokens_.size();
   if (drafting != nullptr && last_is_pending && most > 1) {
     RETURN_IF_ERROR(Speculate(sampler, *drafting, most - 1));
     return drafting->speculation->tokens();
   }
-  ASSIGN_OR_RETURN(const std::span<const float> logits, Logits());
-  // Rows beyond the PLE table are placeholders of images and sounds: never an answer.
-  ASSIGN_OR_RETURN(next_token_, sampler.Sample(logits, engine_.text_config().ple_vocab_size));
+  if (!row_valid_) RETURN_IF_ERROR(Refresh());
+  ASSIGN_OR_RETURN(next_token_, SampleNext(sampler));
   sampler.Accept(next_token_);
   return std::span<const int32_t>(&next_token_, 1);
+}
+
+Result<int32_t> Session::SampleNext(Sampler& sampler) {
+  const TextConfig& config = engine_.text_config();
+  // Rows beyond the PLE table are placeholders of images and sounds: never an answer.
+  const size_t limit = std::min(config.ple_vocab_size, config.vocab_size);
+  // Logits that are there already cost less than any candidates.
+  if (logits_.empty() && decoder_->has_candidates()) {
+    if (const std::optional<CandidateQuery> query = sampler.Query(limit)) {
+      const Candidates candidates = decoder_->LastCandidates(*query, limit);
+      UpdateCounters();
+      return sampler.SampleCandidates(candidates, limit);
+    }
+  }
+  ASSIGN_OR_RETURN(const std::span<const float> logits, Logits());
+  return sampler.Sample(logits, limit);
 }
 
 Result<GenerateResult> Session::Generate(const GenerateOptions& options, TokenCallback callback) {
@@ -152,7 +168,7 @@ Result<GenerateResult> Session::Generate(const GenerateOptions& options, TokenCa
   const auto take = [&](int32_t id) -> Result<bool> {
     tokens_.push_back(id);
     num_cached_ = tokens_.size() - 1;
-    logits_valid_ = false;
+    ForgetLogits();
     ++result.num_tokens;
     ++counters_.decode_tokens;
     if (result.num_tokens == 1) counters_.first_token_seconds = seconds();

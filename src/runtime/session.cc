@@ -25,14 +25,14 @@ Session::~Session() {
   engine_.RemoveHolder(*this);
   const uint64_t bytes = reserved_bytes_;
   decoder_.reset();  // before others may take its memory
-  logits_ = {};
   engine_.ReleaseSession(bytes);
 }
 
 uint64_t Session::FixedBytes(const TextConfig& config) {
   // The sampler's candidates, and logits after the penalty.
   constexpr uint64_t kSamplerBytes = sizeof(TokenProbability) + sizeof(float);
-  return Decoder::LogitsBytes(config) + config.vocab_size * (sizeof(float) + kSamplerBytes);
+  return LmHead::Bytes(config) + config.hidden_size * sizeof(float) +
+         config.vocab_size * kSamplerBytes;
 }
 
 Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
@@ -64,15 +64,11 @@ Result<std::unique_ptr<Session>> Session::Create(const Engine& engine,
   }
   session->tokens_.reserve(session->context_tokens_);
   session->embeddings_.reserve(chunk);
-  ASSIGN_OR_RETURN(session->logits_, AlignedBuffer<float>::Create(config.vocab_size));
   engine.AddHolder(*session);
   return session;
 }
 
-void Session::VisitMemory(VisitMemoryGroup visit) const {
-  decoder_->VisitMemory(visit);
-  visit(MemoryGroup::kLogits, std::as_bytes(logits_.span()));
-}
+void Session::VisitMemory(VisitMemoryGroup visit) const { decoder_->VisitMemory(visit); }
 
 uint32_t Session::chunk_tokens() const {
   return std::min(decoder_->chunk_tokens(), engine_.chunk_tokens());
@@ -104,7 +100,7 @@ Status Session::RunPending(Want want, LogitsRow row) {
   if (num_cached_ == tokens_.size()) return OkStatus();
   ASSIGN_OR_RETURN(const ScratchLease scratch, ScratchLease::Take(engine_.scratch_pool()));
   const size_t first = num_cached_;
-  logits_valid_ = false;
+  ForgetLogits();
   const size_t most = std::min<size_t>(decoder_->chunk_tokens(), scratch->max_tokens);
   const auto chunk_at = [&](size_t position) {
     const size_t left = tokens_.size() - position;
@@ -120,15 +116,13 @@ Status Session::RunPending(Want want, LogitsRow row) {
     const Want chunk_want = want == Want::kLast && !last_chunk ? Want::kNone : want;
     const size_t begin = num_cached_;
     const auto sink = [&](size_t index, std::span<const float> logits) -> Status {
-      if (begin + index + 1 == tokens_.size()) {
-        std::copy(logits.begin(), logits.end(), logits_.data());
-      }
+      if (begin + index + 1 == tokens_.size()) logits_ = logits;
       return row ? row(begin + index - first, logits) : OkStatus();
     };
     RETURN_IF_ERROR(RunChunk(*scratch, chunk, begin, chunk_want, sink));
     num_cached_ += count;
   }
-  logits_valid_ = want != Want::kNone;
+  row_valid_ = want != Want::kNone;
   ForgetSoftRows();
   return OkStatus();
 }
@@ -219,8 +213,17 @@ Status Session::AppendAndRun(std::span<const int32_t> tokens, const SoftRows& ro
 
 Result<std::span<const float>> Session::Logits() {
   if (tokens_.empty()) return FailedPrecondition("the session has no tokens yet");
-  if (!logits_valid_) RETURN_IF_ERROR(Refresh());
-  return std::span<const float>(logits_.data(), logits_.size());
+  if (!row_valid_) RETURN_IF_ERROR(Refresh());
+  if (logits_.empty()) {
+    ASSIGN_OR_RETURN(logits_, decoder_->LastLogits());
+    UpdateCounters();
+  }
+  return logits_;
+}
+
+void Session::ForgetLogits() {
+  row_valid_ = false;
+  logits_ = {};
 }
 
 Status Session::Refresh() {
@@ -235,7 +238,7 @@ void Session::Reset() {
   soft_rows_ = SoftRows();
   num_cached_ = 0;
   num_written_ = 0;
-  logits_valid_ = false;
+  ForgetLogits();
 }
 
 Status Session::Truncate(uint32_t num_tokens) {
@@ -254,13 +257,13 @@ Status Session::Truncate(uint32_t num_tokens) {
   tokens_.resize(num_tokens);
   soft_rows_.Truncate(num_tokens);
   num_cached_ = std::min<size_t>(num_cached_, num_tokens);
-  logits_valid_ = false;
+  ForgetLogits();
   return OkStatus();
 }
 
 Status Session::SetSlice(const SliceConfig& slice) {
   RETURN_IF_ERROR(decoder_->SetSlice(slice));
-  logits_valid_ = false;
+  ForgetLogits();
   return OkStatus();
 }
 

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/aligned_buffer.h"
 #include "base/function_ref.h"
 #include "base/status.h"
 #include "runtime/engine.h"
@@ -90,7 +89,8 @@ class Session final : public MemoryHolder {
                                                  const SessionOptions& options);
   ~Session() override;
 
-  // Bytes of a session that do not depend on its context: logits, and what sampling needs.
+  // Most bytes of a session that do not depend on its context: logits, where all are asked for, and
+  // what sampling needs.
   static uint64_t FixedBytes(const TextConfig& config);
 
   // Appends tokens to the kv cache; `rows` are those of their placeholders. kInvalidArgument (an id
@@ -111,8 +111,8 @@ class Session final : public MemoryHolder {
   using TokenCallback = FunctionRef<bool(const GeneratedToken&)>;
   Result<GenerateResult> Generate(const GenerateOptions& options, TokenCallback callback);
 
-  // Soft-capped logits [vocab] that the next token is sampled from. kFailedPrecondition when the
-  // session is empty. Valid until the next call.
+  // Soft-capped logits [vocab] that the next token is sampled from, computed by the first call
+  // after a change. kFailedPrecondition when the session is empty. Valid until the next call.
   Result<std::span<const float>> Logits();
 
   // Number of tokens in the session (prefilled and generated), and room.
@@ -175,13 +175,17 @@ class Session final : public MemoryHolder {
   Status AppendAndRun(std::span<const int32_t> tokens, const SoftRows& rows, Want want,
                       LogitsRow row);
   void UpdateCounters();
-  // Makes logits_ those of the last token.
+  // Makes the decoder's last row the last token's.
   Status Refresh();
+  // What was computed for the last token no longer holds.
+  void ForgetLogits();
+  // The token after the last one, from as few logits as the sampler needs.
+  Result<int32_t> SampleNext(Sampler& sampler);
   // Lets go of the rows of positions that cannot be run again.
   void ForgetSoftRows();
   // Fills embeddings_ for tokens from `position` on.
   Status FindEmbeddings(std::span<const int32_t> tokens, size_t position);
-  // One chunk through the decoder: tokens from `position` on.
+  // One chunk through the decoder: tokens from `position` on. `row` is called for kAll only.
   Status RunChunk(Scratch& scratch, std::span<const int32_t> tokens, size_t position, Want want,
                   LogitsRow row);
 
@@ -203,10 +207,10 @@ class Session final : public MemoryHolder {
   std::vector<HardEmbeddings::Vector> hard_rows_;  // those of embeddings_ that are not soft
   uint64_t reserved_bytes_ = 0;                    // of the engine's memory budget
   size_t num_cached_ = 0;                          // tokens whose keys and values are in the cache
-  size_t num_written_ = 0;       // positions that were ever written since the last Reset
-  int32_t next_token_ = 0;       // NextTokens' result when it is a single one
-  AlignedBuffer<float> logits_;  // [vocab], of the last token when logits_valid_
-  bool logits_valid_ = false;
+  size_t num_written_ = 0;         // positions that were ever written since the last Reset
+  int32_t next_token_ = 0;         // NextTokens' result when it is a single one
+  bool row_valid_ = false;         // the decoder's last row is the last token's
+  std::span<const float> logits_;  // [vocab], what follows from it; empty: not computed
   std::atomic<bool> running_{false};
   std::atomic<bool> cancelled_{false};
   SessionCounters counters_;

@@ -50,7 +50,7 @@ SliceWork WorkOfSlice(const ContainerReader& container, const SliceConfig& slice
     sum.Add(names::AltupProjection(k), work.every_token);
     sum.Add(names::AltupUnembedProjection(k), work.last_token);
   }
-  sum.Add(names::kEmbedTokens, work.last_token);  // the output head
+  sum.Add(names::kEmbedTokens, work.head);
   sum.Add(names::kNorm, work.last_token);
   sum.Add(names::kPleProjectionNorm, work.every_token);
 
