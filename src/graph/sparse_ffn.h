@@ -31,7 +31,8 @@ struct GateShell {
 
 // Up and down projection of a layer whose gate lets few neurons pass. Both lie by neuron and are
 // read in place: only what an active neuron needs is touched. Any number of neurons may be active;
-// with more than about one in four, dense operators would be faster.
+// with more than about one in five in a chunk, one in four for a token, dense operators would be
+// faster.
 class SparseFfn {
  public:
   // Chunks of so many tokens and fewer: what is computed for a token does not depend on the others,
