@@ -285,7 +285,7 @@ typedef struct nestling_engine_memory {
   size_t struct_size;
   uint64_t mapped_bytes;        /* the container's sections, address space: clean pages that the
                                    system drops and reads again as it likes */
-  uint64_t packed_weight_bytes; /* weights in the kernels' layout */
+  uint64_t packed_weight_bytes; /* in the kernels' layout, where the container's is another */
   uint64_t scratch_bytes;       /* activations; kept for the next call */
   uint64_t loaded_parameters;   /* of the text decoder: a count, not bytes */
   uint64_t ple_cache_bytes;     /* most that cached rows of the PLE table will take */
@@ -342,11 +342,12 @@ enum { NESTLING_PACKED_DECODER = 0, NESTLING_PACKED_VISION = 1, NESTLING_PACKED_
 
 typedef int32_t nestling_packed_state;
 enum {
-  NESTLING_PACKED_NONE = 0,  /* no file was asked for or none is there; or nothing had to be packed,
-                                or the tower is not loaded */
-  NESTLING_PACKED_USED = 1,  /* from the file of an earlier run */
-  NESTLING_PACKED_MADE = 2,  /* packed by this engine, which made the file */
-  NESTLING_PACKED_FAILED = 3 /* the file cannot be made: memory is used instead */
+  NESTLING_PACKED_NONE = 0, /* no file was asked for or none is there; or nothing had to be packed,
+                               or the tower is not loaded */
+  NESTLING_PACKED_USED = 1, /* from the file of an earlier run */
+  NESTLING_PACKED_MADE = 2, /* packed by this engine, which made the file */
+  NESTLING_PACKED_FAILED = 3, /* the file cannot be made: memory is used instead */
+  NESTLING_PACKED_HELD = 4    /* the container itself holds them (nestling_prepare(), in_place) */
 };
 
 /* How weights that had to be packed are held. */
@@ -1051,6 +1052,14 @@ typedef struct nestling_synthesize_options {
 NESTLING_API nestling_status nestling_synthesize(const char* output,
                                                  const nestling_synthesize_options* options);
 
+typedef int32_t nestling_prepare_outcome;
+enum {
+  NESTLING_PREPARE_DONE = 0,    /* files or the container are as they were asked for */
+  NESTLING_PREPARE_NOTHING = 1, /* with in_place: nothing has to be packed. The container at `path`
+                                   is as it was; `output`, if any, is a copy */
+  NESTLING_PREPARE_ALREADY = 2  /* the same: it was prepared in place for this CPU before */
+};
+
 typedef struct nestling_prepare_options {
   size_t struct_size;
   const char* cache_dir; /* as in nestling_engine_options; NULL or "": beside the container */
@@ -1059,19 +1068,33 @@ typedef struct nestling_prepare_options {
   nestling_tower_precision tower_precision; /* as engines will ask for */
   nestling_progress_callback progress;      /* NULL: none. In bytes of the container */
   void* user;
+  /* Nonzero: writes a container that holds the packed form instead of the weights that were packed,
+   * so that none of them is on the disk twice. It then runs on CPUs of this kind and with this
+   * version of the packing library only (elsewhere: UNSUPPORTED when the part is loaded), and its
+   * towers in one precision; keep the original to go elsewhere. Everything is packed: no `slice`,
+   * and no `cache_dir`. */
+  int32_t in_place;
+  /* With in_place: where the container goes. NULL or "": it replaces the one at `path`, at once and
+   * when it is complete; after an error, or if the process ends before, that one is as it was. */
+  const char* output;
+  nestling_prepare_outcome* out_outcome; /* NULL, or set if the call is OK */
 } nestling_prepare_options;
 
 /**
  * Packs what has to be packed for this CPU, decoder and towers, into files, so that engines start
  * without doing it. Files that are there are checked completely; damaged and stale ones are made
- * anew, those of the model's earlier contents removed.
+ * anew, those of the model's earlier contents removed. With `in_place` into the container itself:
+ * see there.
  *
  * @param path     of the container, UTF-8.
  * @param options  NULL for the defaults.
  * @return OK; errors of nestling_engine_create() and nestling_engine_load_tower(); IO_ERROR (the
- *         folder cannot be written, storage full).
+ *         folder cannot be written, storage full); UNSUPPORTED (also: with in_place, a container
+ *         that was prepared in place for another CPU, or with another tower_precision).
  * Thread safety: any; two processes at once do not disturb each other.
- * Cost: seconds for a large tower; takes as much storage as the packed weights. Blocks on storage.
+ * Cost: seconds for a large tower; takes as much storage as the packed weights. With in_place it
+ *       reads and writes the whole model, and while it runs both containers are on the disk; memory
+ *       is that of the weights of one block and thread. Blocks on storage.
  */
 NESTLING_API nestling_status nestling_prepare(const char* path,
                                               const nestling_prepare_options* options);
@@ -1090,7 +1113,7 @@ NESTLING_API nestling_status nestling_verify(const char* path, nestling_progress
 
 /**
  * Describes a container as one JSON object: configuration, sections, tensors' formats, slices,
- * parameters per group. Copy-out.
+ * parameters per group, what is packed for which CPU. Copy-out.
  *
  * @param out_needed  bytes, the NUL included.
  * @return OK; INVALID_ARGUMENT (NULL, buffer too small); as nestling_verify().

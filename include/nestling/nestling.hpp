@@ -656,12 +656,15 @@ struct PrepareOptions {
   std::string slice;
   uint32_t num_threads = 0;
   nestling_tower_precision tower_precision = NESTLING_TOWER_AUTO;
+  bool in_place = false;
+  std::string output;  // with in_place; "": the model itself
 };
 
-inline void Prepare(const std::string& path, const PrepareOptions& options = {},
-                    const ProgressCallback& progress = nullptr) {
+inline nestling_prepare_outcome Prepare(const std::string& path, const PrepareOptions& options = {},
+                                        const ProgressCallback& progress = nullptr) {
   const WarningCallback no_warning;
   internal::ToolCall call{progress, no_warning, {}};
+  nestling_prepare_outcome outcome = NESTLING_PREPARE_DONE;
   auto c_options = MakeStruct<nestling_prepare_options>();
   c_options.cache_dir = options.cache_dir.c_str();
   c_options.slice = options.slice.c_str();
@@ -669,7 +672,11 @@ inline void Prepare(const std::string& path, const PrepareOptions& options = {},
   c_options.tower_precision = options.tower_precision;
   c_options.progress = progress ? &internal::ToolCall::Progress : nullptr;
   c_options.user = &call;
+  c_options.in_place = options.in_place ? 1 : 0;
+  c_options.output = options.output.c_str();
+  c_options.out_outcome = &outcome;
   call.Finish(nestling_prepare(path.c_str(), &c_options));
+  return outcome;
 }
 
 inline void Verify(const std::string& path, const ProgressCallback& progress = nullptr) {

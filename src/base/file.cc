@@ -127,7 +127,21 @@ Status File::ReadAt(uint64_t offset, std::span<std::byte> out) const {
   return ReadFully(calls_, fd_, name_, start_ + offset, out);
 }
 
-Result<MappedRegion> File::Map(uint64_t offset, uint64_t length) const {
+Result<std::unique_ptr<File>> File::Span(uint64_t offset, uint64_t length) const {
+  if (offset > size_ || length > size_ - offset) {
+    return IoError("span of ", length, " bytes at ", offset, " of \"", name_, "\" of ", size_,
+                   " bytes");
+  }
+  std::unique_ptr<File> span(new File(calls_));
+  span->fd_ = fcntl(fd_, F_DUPFD_CLOEXEC, 0);
+  if (span->fd_ < 0) return ErrnoStatus("cannot duplicate", name_);
+  span->start_ = start_ + offset;
+  span->size_ = length;
+  span->name_ = name_;
+  return span;
+}
+
+Result<MappedRegion> File::Map(uint64_t offset, uint64_t length, size_t slack_bytes) const {
   if (offset > size_ || length > size_ - offset) {
     return IoError("map of ", length, " bytes at ", offset, " of \"", name_, "\" of ", size_,
                    " bytes");
@@ -137,10 +151,18 @@ Result<MappedRegion> File::Map(uint64_t offset, uint64_t length) const {
   const uint64_t begin = start_ + offset;
   const uint64_t aligned = begin / PageBytes() * PageBytes();
   const size_t bytes = static_cast<size_t>(begin - aligned + length);
-  void* base = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_, static_cast<off_t>(aligned));
+  void* place = nullptr;
+  if (slack_bytes != 0) {  // the zeros first, then the file over their beginning
+    place = mmap(nullptr, bytes + slack_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED) return ErrnoStatus("no addresses to map", name_);
+    region.base_ = place;
+    region.base_bytes_ = bytes + slack_bytes;
+  }
+  void* base = mmap(place, bytes, PROT_READ, MAP_SHARED | (place != nullptr ? MAP_FIXED : 0), fd_,
+                    static_cast<off_t>(aligned));
   if (base == MAP_FAILED) return ErrnoStatus("cannot map", name_);
   region.base_ = base;
-  region.base_bytes_ = bytes;
+  region.base_bytes_ = bytes + slack_bytes;
   region.bytes_ = {static_cast<const std::byte*>(base) + (begin - aligned),
                    static_cast<size_t>(length)};
   return region;
@@ -246,7 +268,8 @@ Status AtomicFileWriter::Commit() {
   // mkostemp creates files for the owner only; a model is an ordinary file.
   const mode_t mask = umask(0);
   umask(mask);
-  if (fchmod(fd_, 0666 & ~mask) != 0) return ErrnoStatus("cannot set the mode of", path_);
+  if (fchmod(fd_, mode_.value_or(0666 & ~mask)) != 0)
+    return ErrnoStatus("cannot set the mode of", path_);
   if (const int error = calls_.Sync(fd_); error != 0) {
     return ErrorStatus(-error, "cannot sync", path_);
   }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -63,8 +64,11 @@ class File {
 
   // Fills `out` from `offset`; fewer bytes than asked for is kIoError. Retries EINTR.
   Status ReadAt(uint64_t offset, std::span<std::byte> out) const;
-  // Maps [offset, offset + length). The span must lie inside the file.
-  Result<MappedRegion> Map(uint64_t offset, uint64_t length) const;
+  // Maps [offset, offset + length). The span must lie inside the file. Zeros are readable for
+  // `slack_bytes` after the last page of it; they take address space only.
+  Result<MappedRegion> Map(uint64_t offset, uint64_t length, size_t slack_bytes = 0) const;
+  // [offset, offset + length) of this one as a file with the same name.
+  Result<std::unique_ptr<File>> Span(uint64_t offset, uint64_t length) const;
 
  private:
   explicit File(FileCalls& calls) : calls_(calls) {}
@@ -90,6 +94,8 @@ class AtomicFileWriter {
                                                           FileCalls& calls = FileCalls::System());
   // Removes temporary files of `path` that no living process writes. Errors are ignored.
   static void RemoveAbandoned(const std::string& path);
+  // Permissions of the finished file; else those of any new one.
+  void SetMode(uint32_t mode) { mode_ = mode; }
   ~AtomicFileWriter();
   AtomicFileWriter(const AtomicFileWriter&) = delete;
   AtomicFileWriter& operator=(const AtomicFileWriter&) = delete;
@@ -116,6 +122,7 @@ class AtomicFileWriter {
   std::string temporary_path_;
   int fd_ = -1;
   uint64_t position_ = 0;
+  std::optional<uint32_t> mode_;
 };
 
 }  // namespace nestling

@@ -12,6 +12,7 @@
 #include "c_api/handles.h"
 #include "runtime/memory_budget.h"
 #include "runtime/prepare.h"
+#include "runtime/prepare_in_place.h"
 #include "runtime/slice_choice.h"
 #include "text/chat_template.h"
 #include "text/utf8.h"
@@ -80,9 +81,34 @@ Result<EngineOptions> ReadPrepareOptions(const nestling_prepare_options& read) {
   return result;
 }
 
+Status RequireAbsent(const char* text, const char* option, const char* why) {
+  if (text == nullptr || *text == '\0') return OkStatus();
+  return InvalidArgument("options.", option, ": ", why);
+}
+
+// The options are those of files of packed weights but for a few.
+Status PrepareContainerInPlace(const char* path, const nestling_prepare_options& read,
+                               const EngineOptions& prepare,
+                               FunctionRef<void(uint64_t, uint64_t)> progress,
+                               nestling_prepare_outcome* outcome) {
+  RETURN_IF_ERROR(RequireAbsent(read.slice, "slice", "in place, the whole model is packed"));
+  RETURN_IF_ERROR(RequireAbsent(read.cache_dir, "cache_dir", "in place, no files are made"));
+  InPlaceOptions options;
+  if (read.output != nullptr) options.output = read.output;
+  options.tower_precision = prepare.towers.precision;
+  options.num_threads = prepare.num_threads;
+  ASSIGN_OR_RETURN(const InPlaceOutcome made, PrepareInPlace(path, options, progress));
+  static_assert(NESTLING_PREPARE_DONE == static_cast<int>(InPlaceOutcome::kPacked));
+  static_assert(NESTLING_PREPARE_NOTHING == static_cast<int>(InPlaceOutcome::kNothing));
+  static_assert(NESTLING_PREPARE_ALREADY == static_cast<int>(InPlaceOutcome::kAlready));
+  *outcome = static_cast<nestling_prepare_outcome>(made);
+  return OkStatus();
+}
+
 void FillPacked(PackedCacheState state, uint64_t mapped_bytes, uint64_t anonymous_bytes,
                 std::string_view note, nestling_packed_info* info) {
   static_assert(NESTLING_PACKED_FAILED == static_cast<int>(PackedCacheState::kFailed));
+  static_assert(NESTLING_PACKED_HELD == static_cast<int>(PackedCacheState::kHeld));
   info->state = static_cast<nestling_packed_state>(state);
   info->mapped_bytes = mapped_bytes;
   info->anonymous_bytes = anonymous_bytes;
@@ -242,10 +268,20 @@ nestling_status nestling_prepare(const char* path, const nestling_prepare_option
     nestling_prepare_options read;
     RETURN_IF_ERROR(nestling::ReadOptions(options, "options", &read));
     ASSIGN_OR_RETURN(const nestling::EngineOptions prepare, nestling::ReadPrepareOptions(read));
-    if (read.progress == nullptr) return nestling::Prepare(path, prepare, {});
-    return nestling::Prepare(path, prepare, [&](uint64_t done, uint64_t total) {
+    const auto report = [&](uint64_t done, uint64_t total) {
       read.progress(read.user, done, total);
-    });
+    };
+    nestling::FunctionRef<void(uint64_t, uint64_t)> progress;
+    if (read.progress != nullptr) progress = report;
+    nestling_prepare_outcome outcome = NESTLING_PREPARE_DONE;
+    if (read.in_place != 0) {
+      RETURN_IF_ERROR(nestling::PrepareContainerInPlace(path, read, prepare, progress, &outcome));
+    } else {
+      RETURN_IF_ERROR(nestling::RequireAbsent(read.output, "output", "only with in_place"));
+      RETURN_IF_ERROR(nestling::Prepare(path, prepare, progress));
+    }
+    if (read.out_outcome != nullptr) *read.out_outcome = outcome;
+    return nestling::OkStatus();
   });
 }
 

@@ -261,6 +261,7 @@ BenchReport MeasureModel(const BenchArguments& arguments) {
   LimitsProbe probe(report.threads);
   for (BenchRow& row : report.rows) RunRow(arguments, engine, context, &row, &probe);
   report.loaded_parameters = engine.Memory().loaded_parameters;
+  report.packed = engine.Packed(NESTLING_PACKED_DECODER);
   report.peak_resident_bytes = probe.PeakResident();
   if (arguments.no_limits) return report;
   if (!probe.CanMeasureBetween()) probe.Measure();

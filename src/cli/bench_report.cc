@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "cli/json_rows.h"
+#include "cli/packed_json.h"
 
 namespace nestling::cli {
 namespace {
@@ -47,25 +48,27 @@ double Megabytes(uint64_t bytes) { return static_cast<double>(bytes) / 1e6; }
 // What all rows share.
 Json Conditions(const BenchReport& report) {
   const auto cold = [&report](double value) { return report.cold ? Json(value) : Json(nullptr); };
-  return {{"model", report.model},
-          {"quantisation", report.quantisation},
-          {"slice", report.slice},
-          {"slice_reason", report.slice_reason},
-          {"draft", report.draft},
-          {"loaded_parameters", report.loaded_parameters},
-          {"kv_type", report.kv_type},
-          {"ple", report.ple},
-          {"chunk_tokens", report.chunk_tokens},
-          {"threads", report.threads},
-          {"cpu", report.cpu},
-          {"version", report.version},
-          {"load_ms", Milliseconds(report.load_seconds)},
-          {"cold_load_ms", cold(Milliseconds(report.cold_load_seconds))},
-          {"cold_first_token_ms", cold(Milliseconds(report.cold_first_token_seconds))},
-          {"cold_cached_bytes", cold(static_cast<double>(report.cold_cached_bytes))},
-          {"peak_resident_bytes", report.peak_resident_bytes},
-          {"read_bytes_per_second", report.limits.read_bytes_per_second},
-          {"int8_operations_per_second", report.limits.int8_operations_per_second}};
+  Json json = {{"model", report.model},
+               {"quantisation", report.quantisation},
+               {"slice", report.slice},
+               {"slice_reason", report.slice_reason},
+               {"draft", report.draft},
+               {"loaded_parameters", report.loaded_parameters},
+               {"kv_type", report.kv_type},
+               {"ple", report.ple},
+               {"chunk_tokens", report.chunk_tokens},
+               {"threads", report.threads},
+               {"cpu", report.cpu},
+               {"version", report.version},
+               {"load_ms", Milliseconds(report.load_seconds)},
+               {"cold_load_ms", cold(Milliseconds(report.cold_load_seconds))},
+               {"cold_first_token_ms", cold(Milliseconds(report.cold_first_token_seconds))},
+               {"cold_cached_bytes", cold(static_cast<double>(report.cold_cached_bytes))},
+               {"peak_resident_bytes", report.peak_resident_bytes},
+               {"read_bytes_per_second", report.limits.read_bytes_per_second},
+               {"int8_operations_per_second", report.limits.int8_operations_per_second}};
+  AddPacked(report.packed, &json);
+  return json;
 }
 
 Json RowToJson(const BenchReport& report, const BenchRow& row) {

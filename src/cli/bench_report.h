@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/machine_limits.h"
+#include "nestling/nestling.h"
 
 namespace nestling::cli {
 
@@ -60,6 +61,7 @@ struct BenchReport {
   double cold_load_seconds = 0;
   double cold_first_token_seconds = 0;
   uint64_t cold_cached_bytes = 0;
+  nestling_packed_info packed = {};  // of the decoder
   uint64_t peak_resident_bytes = 0;  // without what measuring the limits takes
   MachineLimits limits;              // medians
   std::vector<BenchRow> rows;

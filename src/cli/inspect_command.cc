@@ -45,10 +45,19 @@ void PrintLayers(const Json& layers) {
 void PrintSections(const Json& sections) {
   std::printf("\nsections               MB        offset  xxh3\n");
   for (const Json& section : sections) {
-    std::printf("  %-10s %12.2f %13llu  %s\n", section["name"].get<std::string>().c_str(),
+    std::printf("  %-14s %8.2f %13llu  %s\n", section["name"].get<std::string>().c_str(),
                 Megabytes(section["bytes"]),
                 static_cast<unsigned long long>(section["offset"].get<uint64_t>()),
                 section["xxh3"].get<std::string>().c_str());
+  }
+}
+
+// Of a container that was prepared in place.
+void PrintPacked(const Json& parts) {
+  if (parts.empty()) return;
+  std::printf("\npacked: runs on such CPUs and with this library only\n");
+  for (const auto& [name, part] : parts.items()) {
+    std::printf("  %-7s %s\n", name.c_str(), OneLine(part).c_str());
   }
 }
 
@@ -87,6 +96,7 @@ void PrintForPeople(const Json& json) {
   }
   PrintLayers(json["layers"]);
   PrintSections(json["sections"]);
+  PrintPacked(json["packed"]);
   PrintCounts("tensors", json["tensors"]);
   PrintCounts("parameters", json["parameters"]);
   PrintSlices(json["slices"]);

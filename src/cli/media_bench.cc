@@ -7,6 +7,7 @@
 
 #include "cli/bench_report.h"
 #include "cli/json_rows.h"
+#include "cli/packed_json.h"
 #include "cli/system_info.h"
 #include "nestling/nestling.hpp"
 
@@ -23,6 +24,7 @@ struct MediaRow {
   double first_seconds = 0;     // load included
   std::vector<double> seconds;  // of each repetition
   uint64_t weight_bytes = 0;
+  nestling_packed_info packed = {};
   uint64_t resident_bytes = 0;  // of the process after the row
 
   // Time per second of sound; 0 for images.
@@ -52,6 +54,7 @@ MediaRow Measure(Engine& engine, const Media& media, uint32_t repetitions) {
   const nestling_tower_info info = engine.TowerInfo(tower);
   row.load_seconds = info.load_seconds;
   row.weight_bytes = info.weight_bytes;
+  row.packed = engine.Packed(image ? NESTLING_PACKED_VISION : NESTLING_PACKED_AUDIO);
   row.resident_bytes = ProcessMemory().resident_bytes;
   return row;
 }
@@ -69,6 +72,7 @@ Json RowToJson(const MediaRow& row) {
                {"real_time_factor", nullptr},
                {"tower_bytes", row.weight_bytes},
                {"resident_bytes", row.resident_bytes}};
+  AddPacked(row.packed, &json);
   if (row.seconds_of_sound != 0) {
     json["seconds_of_sound"] = row.seconds_of_sound;
     json["real_time_factor"] = row.RealTimeFactor();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/interrupt.h"
+#include "cli/packed_json.h"
 
 namespace nestling::cli {
 namespace {
@@ -121,6 +122,7 @@ void PrintStats(const RunOptions& options, const Engine& engine, const Session& 
       {"anonymous_bytes", process.anonymous_bytes},
       {"file_backed_bytes", process.file_backed_bytes},
   };
+  json["packed"] = PackedJson(engine);
   AddTower(engine, NESTLING_TOWER_VISION, "vision", &json);
   AddTower(engine, NESTLING_TOWER_AUDIO, "audio", &json);
   std::fprintf(stderr, "%s\n", json.dump().c_str());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -50,9 +51,9 @@ bool IsTensorName(std::string_view name) {
 
 // Rows of scales that the tensor says it has: only the layer knows how many are right.
 uint32_t ClaimedShells(const TensorInfo& tensor) {
-  const bool per_shell = (tensor.layout == Layout::kTransposed ||
-                          tensor.layout == Layout::kTiled) &&
-                         (tensor.dtype == DType::kQ8C || tensor.dtype == DType::kQ4C);
+  const bool per_shell =
+      (tensor.layout == Layout::kTransposed || tensor.layout == Layout::kTiled) &&
+      (tensor.dtype == DType::kQ8C || tensor.dtype == DType::kQ4C);
   if (!per_shell || tensor.shape.empty() || tensor.shape[0] == 0 || tensor.shape[0] > UINT32_MAX) {
     return 1;
   }
@@ -77,7 +78,7 @@ Status CheckSpan(const char* what, uint64_t offset, uint64_t bytes, const Sectio
 }
 
 Status ValidateTensor(const TensorInfo& tensor, const SectionInfo* section) {
-  if (section == nullptr || tensor.section == SectionKind::kTokenizer) {
+  if (section == nullptr || tensor.section >= SectionKind::kTokenizer) {
     return BadModel("in section ", SectionName(tensor.section), ", which ",
                     section == nullptr ? "the container does not have" : "holds no tensors");
   }
@@ -85,9 +86,51 @@ Status ValidateTensor(const TensorInfo& tensor, const SectionInfo* section) {
                                                               tensor.shape, ClaimedShells(tensor)));
   RETURN_IF_ERROR(CheckSize("elements", tensor.bytes, size.bytes));
   RETURN_IF_ERROR(CheckSize("scales", tensor.scales_bytes, size.scales_bytes));
+  if (tensor.layout == Layout::kPacked) return OkStatus();  // it has no place
   RETURN_IF_ERROR(CheckSpan("elements", tensor.offset, tensor.bytes, *section));
   if (tensor.scales_bytes == 0) return OkStatus();
   return CheckSpan("scales", tensor.scales_offset, tensor.scales_bytes, *section);
+}
+
+const SectionInfo* FindSection(const ContainerHeader& header, SectionKind kind) {
+  const auto found = std::find_if(header.sections.begin(), header.sections.end(),
+                                  [&](const SectionInfo& section) { return section.kind == kind; });
+  return found == header.sections.end() ? nullptr : &*found;
+}
+
+// Elements for each byte of packed weights. Most take 4 bits or more; what is derived from a matrix
+// can be smaller than itself (an audio tower's positions).
+constexpr uint64_t kMaxElementsPerPackedByte = 256;
+
+// Packed weights belong to a section of tensors, and to tensors of those sections only. The header
+// of a small file cannot claim large tensors.
+Status ValidatePacked(const ContainerHeader& header) {
+  std::array<uint64_t, kNumSections> claimed = {};
+  for (const TensorInfo& tensor : header.tensors) {
+    if (tensor.layout != Layout::kPacked) continue;
+    ASSIGN_OR_RETURN(const uint64_t count, CountElements(tensor.shape));
+    uint64_t& sum = claimed[static_cast<size_t>(tensor.section)];
+    if (!CheckedAdd(sum, count, &sum)) sum = UINT64_MAX;
+  }
+  for (const PackedPart& part : kPackedParts) {
+    const SectionInfo* packed = FindSection(header, part.packed);
+    if (packed != nullptr && FindSection(header, part.section) == nullptr) {
+      return BadModel("section ", SectionName(part.packed), " without ", SectionName(part.section));
+    }
+    uint64_t& sum = claimed[static_cast<size_t>(part.section)];
+    const uint64_t bytes = packed == nullptr ? 0 : packed->bytes;
+    if (sum / kMaxElementsPerPackedByte > bytes || (sum != 0 && bytes == 0)) {
+      return BadModel("packed tensors of section ", SectionName(part.section), " have ", sum,
+                      " elements, but section ", SectionName(part.packed), " has ", bytes,
+                      " bytes");
+    }
+    sum = 0;
+  }
+  for (size_t i = 0; i < kNumSections; ++i) {
+    if (claimed[i] == 0) continue;
+    return BadModel("packed tensors in section ", SectionName(static_cast<SectionKind>(i)));
+  }
+  return OkStatus();
 }
 
 }  // namespace
@@ -104,13 +147,11 @@ Status ValidateDirectory(const ContainerHeader& header, uint64_t header_end, uin
     if (!names.insert(tensor.name).second) {
       return BadModel("tensor \"", tensor.name, "\": there are two of this name");
     }
-    const auto section =
-        std::find_if(header.sections.begin(), header.sections.end(),
-                     [&](const SectionInfo& s) { return s.kind == tensor.section; });
-    const bool exists = section != header.sections.end();
-    if (Status status = ValidateTensor(tensor, exists ? &*section : nullptr); !status.ok()) {
+    const SectionInfo* const section = FindSection(header, tensor.section);
+    if (Status status = ValidateTensor(tensor, section); !status.ok()) {
       return BadModel("tensor \"", tensor.name, "\": ", status.message());
     }
+    if (tensor.layout == Layout::kPacked) continue;
     const uint64_t start = section->offset + tensor.offset;
     ranges.push_back({start, start + tensor.bytes, &tensor});
     if (tensor.scales_bytes != 0) {
@@ -118,6 +159,7 @@ Status ValidateDirectory(const ContainerHeader& header, uint64_t header_end, uin
       ranges.push_back({scales, scales + tensor.scales_bytes, &tensor});
     }
   }
+  RETURN_IF_ERROR(ValidatePacked(header));
   std::sort(ranges.begin(), ranges.end(),
             [](const Range& a, const Range& b) { return a.begin < b.begin; });
   for (size_t i = 1; i < ranges.size(); ++i) {

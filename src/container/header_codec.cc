@@ -3,6 +3,7 @@
 
 #include <flatbuffers/flatbuffers.h>
 
+#include <algorithm>
 #include <string>
 
 #include "container/nestling_generated.h"
@@ -24,6 +25,7 @@ static_assert(static_cast<int>(Layout::kTiled) == static_cast<int>(fbs::Layout::
 static_assert(static_cast<int>(Layout::kNeuronRows) == static_cast<int>(fbs::Layout::neuron_rows));
 static_assert(static_cast<int>(Layout::kNeuronColumns) ==
               static_cast<int>(fbs::Layout::neuron_columns));
+static_assert(static_cast<int>(Layout::kPacked) == static_cast<int>(fbs::Layout::packed));
 static_assert(static_cast<int>(SectionKind::kText) == static_cast<int>(fbs::SectionKind::text));
 static_assert(static_cast<int>(SectionKind::kEmbed) == static_cast<int>(fbs::SectionKind::embed));
 static_assert(static_cast<int>(SectionKind::kPle) == static_cast<int>(fbs::SectionKind::ple));
@@ -31,6 +33,12 @@ static_assert(static_cast<int>(SectionKind::kVision) == static_cast<int>(fbs::Se
 static_assert(static_cast<int>(SectionKind::kAudio) == static_cast<int>(fbs::SectionKind::audio));
 static_assert(static_cast<int>(SectionKind::kTokenizer) ==
               static_cast<int>(fbs::SectionKind::tokenizer));
+static_assert(static_cast<int>(SectionKind::kPackedText) ==
+              static_cast<int>(fbs::SectionKind::packed_text));
+static_assert(static_cast<int>(SectionKind::kPackedVision) ==
+              static_cast<int>(fbs::SectionKind::packed_vision));
+static_assert(static_cast<int>(SectionKind::kPackedAudio) ==
+              static_cast<int>(fbs::SectionKind::packed_audio));
 static_assert(static_cast<int>(LayerType::kSliding) == static_cast<int>(fbs::LayerType::sliding));
 static_assert(static_cast<int>(LayerType::kFull) == static_cast<int>(fbs::LayerType::full));
 
@@ -283,6 +291,16 @@ flatbuffers::Offset<fbs::Tensor> Encode(Builder& builder, const TensorInfo& tens
 }
 
 }  // namespace
+
+uint16_t NeededMinorVersion(const ContainerHeader& header) {
+  const bool packed =
+      std::any_of(header.tensors.begin(), header.tensors.end(),
+                  [](const TensorInfo& tensor) { return tensor.layout == Layout::kPacked; }) ||
+      std::any_of(header.sections.begin(), header.sections.end(), [](const SectionInfo& section) {
+        return section.kind >= SectionKind::kPackedText;
+      });
+  return packed ? 1 : 0;
+}
 
 std::vector<std::byte> EncodeHeader(const ContainerHeader& header) {
   const HeaderFields& fields = header.fields;

@@ -19,6 +19,9 @@ struct ContainerHeader {
   std::vector<TensorInfo> tensors;
 };
 
+// The lowest minor version that has everything which the header uses: what a writer writes.
+uint16_t NeededMinorVersion(const ContainerHeader& header);
+
 std::vector<std::byte> EncodeHeader(const ContainerHeader& header);
 
 // Verifies the flatbuffer and copies it out, with a limit on every count and length, so that a

@@ -69,6 +69,10 @@ Result<ContainerHeader> ReadHeader(const File& file, Preamble* preamble) {
   }
   ASSIGN_OR_RETURN(auto header,
                    DecodeHeader(buffer.span(), preamble->version_minor > kVersionMinor));
+  if (const uint16_t needed = NeededMinorVersion(header); needed > preamble->version_minor) {
+    return BadModel("version ", preamble->version_major, ".", preamble->version_minor,
+                    " with packed weights, which came with ", kVersionMajor, ".", needed);
+  }
   RETURN_IF_ERROR(ValidateHeaderFields(header.fields));
   RETURN_IF_ERROR(ValidateDirectory(header, sizeof(Preamble) + header_bytes, file.size()));
   return header;

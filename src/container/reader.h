@@ -81,4 +81,10 @@ class ContainerReader {
 Status VerifyContainer(const ContainerReader& reader,
                        FunctionRef<void(uint64_t, uint64_t)> progress);
 
+// kBadModel unless the checksum `found` of a section's bytes is the one that it should have.
+Status CheckSection(const ContainerReader& reader, const SectionInfo& section, uint64_t found);
+
+// Reads one section and compares.
+Status VerifySection(const ContainerReader& reader, const SectionInfo& section);
+
 }  // namespace nestling

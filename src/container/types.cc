@@ -9,8 +9,9 @@ namespace nestling {
 namespace {
 
 constexpr const char* kDTypeNames[kNumDTypes] = {"f32", "f16", "bf16", "q8c", "q4c", "q4b32"};
-constexpr const char* kSectionNames[kNumSections] = {"TEXT",   "EMBED", "PLE",
-                                                     "VISION", "AUDIO", "TOKENIZER"};
+constexpr const char* kSectionNames[kNumSections] = {
+    "TEXT",      "EMBED",       "PLE",           "VISION",      "AUDIO",
+    "TOKENIZER", "PACKED_TEXT", "PACKED_VISION", "PACKED_AUDIO"};
 
 std::string ShapeText(std::span<const uint64_t> shape) {
   std::string text = "[";
@@ -122,6 +123,15 @@ const char* SectionName(SectionKind section) {
   return index < kNumSections ? kSectionNames[index] : "?";
 }
 
+Result<uint64_t> CountElements(std::span<const uint64_t> shape) {
+  uint64_t count = 1, bytes = 0;
+  for (const uint64_t size : shape) {
+    if (!CheckedMul(count, size, &count)) return TooLarge(shape);
+  }
+  if (!CheckedMul(count, sizeof(float), &bytes)) return TooLarge(shape);
+  return count;
+}
+
 Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<const uint64_t> shape,
                                        uint32_t num_shells) {
   if (shape.empty() || shape.size() > kMaxRank) {
@@ -161,6 +171,9 @@ Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<con
     case Layout::kNeuronRows:
     case Layout::kNeuronColumns:
       return NeuronStorage(dtype, layout, shape);
+    case Layout::kPacked:
+      RETURN_IF_ERROR(CountElements(shape).status());
+      return StorageSize{};
     case Layout::kPleRows: {
       if (shape.size() != 3) {
         return BadModel("shape ", ShapeText(shape), ": PLE rows need [vocab, layers, ple_dim]");

@@ -35,12 +35,15 @@ enum class Layout : uint8_t {
   kTiled = 3,
   kNeuronRows = 4,     // an up projection read a neuron (an output) at a time
   kNeuronColumns = 5,  // a down projection read a neuron (an input) at a time
+  kPacked = 6,         // no bytes of its own: only the section of packed weights holds it
 };
-inline constexpr size_t kNumLayouts = 6;
+inline constexpr size_t kNumLayouts = 7;
 
 // Whether kernels of our own read matrices of a layout where they lie. The others are packed for
 // XNNPACK.
-inline bool IsReadInPlace(Layout layout) { return layout >= Layout::kTiled; }
+inline bool IsReadInPlace(Layout layout) {
+  return layout >= Layout::kTiled && layout != Layout::kPacked;
+}
 inline bool IsByNeuron(Layout layout) {
   return layout == Layout::kNeuronRows || layout == Layout::kNeuronColumns;
 }
@@ -55,8 +58,24 @@ enum class SectionKind : uint8_t {
   kVision = 3,
   kAudio = 4,
   kTokenizer = 5,
+  // A file of packed weights (packed_file.h) each.
+  kPackedText = 6,
+  kPackedVision = 7,
+  kPackedAudio = 8,
 };
-inline constexpr size_t kNumSections = 6;
+inline constexpr size_t kNumSections = 9;
+
+// A part of the model whose weights may be packed for one kind of CPU.
+struct PackedPart {
+  const char* name;     // in the key of packed weights: "vision"
+  SectionKind section;  // of the tensors
+  SectionKind packed;   // of their packed form, in a container that was prepared in place
+};
+inline constexpr std::array<PackedPart, 3> kPackedParts = {{
+    {"text", SectionKind::kText, SectionKind::kPackedText},
+    {"vision", SectionKind::kVision, SectionKind::kPackedVision},
+    {"audio", SectionKind::kAudio, SectionKind::kPackedAudio},
+}};
 
 const char* DTypeName(DType dtype);  // "f32", ..., "q4b32"
 Result<DType> ParseDType(std::string_view name);
@@ -68,11 +87,14 @@ struct StorageSize {
   uint64_t scales_bytes = 0;
 };
 
+// Number of elements of `shape`. kBadModel: as f32 they would take more bytes than there are.
+Result<uint64_t> CountElements(std::span<const uint64_t> shape);
+
 // Storage of `shape` ([out, in] for matrices; [vocab, layers, ple_dim] for kPleRows; rank 1 to 8
 // for row-major tensors, which quantised are the matrix [shape[0], product of the rest]).
 // `num_shells` matters to kTransposed and kTiled only.
 // kBadModel when the format cannot hold the shape (q4b32: `in` not a multiple of 32; 4 bit: odd
-// row length; a zero dimension) or when a product overflows.
+// row length; a zero dimension) or when a product overflows. kPacked: nothing.
 Result<StorageSize> ComputeStorageSize(DType dtype, Layout layout, std::span<const uint64_t> shape,
                                        uint32_t num_shells);
 
@@ -82,7 +104,7 @@ Result<uint64_t> PleSpanBytes(DType dtype, uint64_t ple_dim);
 
 inline constexpr std::array<char, 4> kMagic = {'N', 'E', 'S', 'T'};
 inline constexpr uint16_t kVersionMajor = 1;
-inline constexpr uint16_t kVersionMinor = 0;
+inline constexpr uint16_t kVersionMinor = 1;
 inline constexpr uint64_t kSectionAlignment = 16384;
 inline constexpr uint64_t kTensorAlignment = 64;
 // Longest header that a reader accepts: a directory of all tensors needs well below 1 MiB.

@@ -253,6 +253,7 @@ Status ContainerWriter::Finish(const HeaderFields& fields) {
   RETURN_IF_ERROR(
       ValidateDirectory(impl.header, sizeof(Preamble) + header.size(), impl.file_bytes));
   Preamble preamble;
+  preamble.version_minor = NeededMinorVersion(impl.header);
   preamble.header_bytes = header.size();
   preamble.header_xxh3 = Xxh3(header);
   preamble.file_bytes = impl.file_bytes;

@@ -84,6 +84,8 @@ class DecoderBlocks {
 
   uint64_t packed_bytes() const;
   PackedCacheInfo packed_info() const { return context_->packed_weights().info(); }
+  // What the container holds in packed form, mapped; empty: nothing.
+  std::span<const std::byte> held() const { return context_->packed_weights().held(); }
   // Matrix parameters packed so far, the LM head left out (it is the embedding).
   uint64_t loaded_parameters() const;
 

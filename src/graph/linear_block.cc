@@ -146,7 +146,7 @@ Status LinearBlock::BuildSubgraph(std::span<const LinearOp> ops) {
                      there ? PackSource::Placeholder(op.weight) : PackSource::Create(op.weight));
     sources.push_back(std::move(source));
     if (!name.empty()) {
-      scope.Name(sources.back().elements(), std::move(name), op.weight.element_bytes());
+      scope.Name(sources.back().elements(), std::move(name), op.weight.packed_shape());
     }
     RETURN_IF_ERROR(DefineWeight(raw, op.weight, sources.back(), &weight));
     const uint32_t input =

@@ -80,7 +80,9 @@ std::string LinearWeight::PackedName() const {
                 in_begin, "+", in);
 }
 
-size_t LinearWeight::element_bytes() const { return out * RowBytes(matrix.dtype, in); }
+PackedShape LinearWeight::packed_shape() const {
+  return {.out = out, .in = in, .bits = RowBytes(matrix.dtype, 8)};
+}
 
 Result<PackSource> PackSource::Placeholder(const LinearWeight& weight) {
   PackSource source;
@@ -106,6 +108,7 @@ Result<PackSource> PackSource::Placeholder(const LinearWeight& weight) {
 Result<PackSource> PackSource::Create(const LinearWeight& weight) {
   const Matrix& matrix = weight.matrix;
   const DType dtype = matrix.dtype;
+  RETURN_IF_ERROR(RequireStored(matrix));
   PackSource source;
   if (matrix.layout == Layout::kRowMajor) {
     source.elements_ = matrix.data + weight.out_begin * RowBytes(dtype, matrix.in);

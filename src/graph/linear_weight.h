@@ -8,6 +8,7 @@
 
 #include "base/lazy_memory.h"
 #include "base/status.h"
+#include "graph/packed_weights.h"
 #include "model/weights.h"
 
 namespace nestling {
@@ -25,8 +26,7 @@ struct LinearWeight {
 
   // Of its packed form: tensor, element type, part. "": the matrix has no name.
   std::string PackedName() const;
-  // Bytes of its elements, which the packed form does not go below.
-  size_t element_bytes() const;
+  PackedShape packed_shape() const;
 
   static LinearWeight All(const Matrix& matrix);
   static LinearWeight Outputs(const Matrix& matrix, size_t begin, size_t end);
@@ -38,6 +38,7 @@ struct LinearWeight {
 // live as long as this object and are only needed while XNNPACK packs.
 class PackSource {
  public:
+  // kBadModel: a matrix that the container only has in packed form, and there it is missing.
   static Result<PackSource> Create(const LinearWeight& weight);
   // What stands for weights that are packed already: no elements, scales of one.
   static Result<PackSource> Placeholder(const LinearWeight& weight);

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <new>
@@ -66,12 +67,54 @@ Result<std::unique_ptr<PackedWeights>> PackedWeights::Create(const ContainerRead
                                                              const PackedCacheOptions& options) {
   auto packed = std::make_unique<PackedWeights>();
   if (options.calls != nullptr) packed->calls_ = options.calls;
-  if (options.off) return packed;
+  const auto held = std::find_if(kPackedParts.begin(), kPackedParts.end(),
+                                 [&](const PackedPart& each) { return each.name == part; });
+  const bool is_held = held != kPackedParts.end() && reader.FindSection(held->packed) != nullptr;
+  if (options.off && options.target == nullptr && !is_held) return packed;
   ASSIGN_OR_RETURN(const PackingFamily family, ThisPackingFamily());
   packed->key_ = {reader.content_hash(), std::string(part), std::string(compute),
                   family.library,        family.cpu,        family.layout};
-  packed->OpenFile(reader, options);
+  packed->target_ = options.target;
+  if (is_held) {
+    RETURN_IF_ERROR(packed->OpenHeld(reader, *held));
+  } else if (packed->target_ == nullptr) {
+    packed->OpenFile(reader, options);
+  }
   return packed;
+}
+
+// The one form in which the container has these weights must be what this process wants.
+Status PackedWeights::OpenHeld(const ContainerReader& reader, const PackedPart& part) {
+  ASSIGN_OR_RETURN(std::unique_ptr<PackedFile> file, PackedFile::OpenSection(reader, part));
+  // The hash is of the container that it was made from.
+  key_.content_hash = file->key().content_hash;
+  if (file->key().part != part.name) {
+    return BadModel("\"", reader.file().name(), "\": section ", SectionName(part.packed),
+                    " is of \"", file->key().part, "\"");
+  }
+  if (file->key() != key_) {
+    return Unsupported("\"", reader.file().name(), "\" has its ", part.name,
+                       " weights in packed form only, ", KeyDifference(file->key(), key_),
+                       ": prepare the original container again");
+  }
+  UseFile(std::move(file), PackedCacheState::kHeld);
+  return OkStatus();
+}
+
+void PackedWeights::UseFile(std::unique_ptr<PackedFile> file, PackedCacheState state) {
+  file_ = std::move(file);
+  state_ = state;
+  notes_.clear();
+  bytes_ = file_->payload_bytes();
+  for (const PackedEntry& entry : file_->entries()) {
+    entries_[entry.name] = {file_->Find(entry.name), entry.xxh3, kOfFoundFile};
+  }
+}
+
+std::span<const std::byte> PackedWeights::held() const {
+  const std::lock_guard lock(mutex_);
+  if (state_ != PackedCacheState::kHeld) return {};
+  return file_->bytes();
 }
 
 // Looks in the folder of the options first, then beside the container.
@@ -105,22 +148,19 @@ void PackedWeights::OpenFile(const ContainerReader& reader, const PackedCacheOpt
                !status.ok()) {
       notes_.push_back(status.message());
     } else {
-      file_ = std::move(packed).value();
-      break;
+      return UseFile(std::move(packed).value(), PackedCacheState::kUsed);
     }
-  }
-  if (file_ == nullptr) return;
-  state_ = PackedCacheState::kUsed;
-  notes_.clear();
-  bytes_ = file_->payload_bytes();
-  for (const PackedEntry& entry : file_->entries()) {
-    entries_[entry.name] = {file_->Find(entry.name), entry.xxh3, kOfFoundFile};
   }
 }
 
 // Opens the file that will replace the one that was found. False: none is to be written.
 bool PackedWeights::StartFile() {
   if (writer_ != nullptr) return true;
+  if (target_ != nullptr && failure_.ok()) {
+    writer_ = std::make_unique<PackedFileWriter>(*target_->file, target_->offset);
+    ++generation_;
+    return true;
+  }
   if (path_.empty() || state_ == PackedCacheState::kFailed) return false;
   std::error_code ignored;  // the writer's error says more
   fs::create_directories(fs::path(path_).parent_path(), ignored);
@@ -138,9 +178,10 @@ bool PackedWeights::StartFile() {
 // Moves a region to the file: written there, then mapped from there at the same address.
 Status PackedWeights::WriteRegion(Region& region) {
   ASSIGN_OR_RETURN(const uint64_t offset, writer_->AddExtent({region.base, region.bytes}));
-  const void* const mapped = mmap(region.base, region.bytes, PROT_READ, MAP_SHARED | MAP_FIXED,
-                                  writer_->descriptor(), static_cast<off_t>(offset));
-  if (mapped == MAP_FAILED) return IoError("cannot map \"", path_, "\"");
+  const void* const mapped =
+      mmap(region.base, region.bytes, PROT_READ, MAP_SHARED | MAP_FIXED, writer_->descriptor(),
+           static_cast<off_t>(writer_->base() + offset));
+  if (mapped == MAP_FAILED) return IoError("cannot map packed weights that were written");
   region.generation = generation_;
   region.file_offset = offset;
   return OkStatus();
@@ -179,13 +220,31 @@ Status PackedWeights::WriteFile() {
     writer_->AddEntry({name, offset + static_cast<uint64_t>(entry.bytes.data() - base),
                        entry.bytes.size(), entry.xxh3});
   }
-  return writer_->Finish(key_);
+  ASSIGN_OR_RETURN(const uint64_t bytes, writer_->Finish(key_));
+  if (target_ != nullptr) DescribeTarget(bytes);
+  return OkStatus();
+}
+
+// An entry's name begins with that of its tensor, which has no spaces.
+void PackedWeights::DescribeTarget(uint64_t bytes) {
+  target_->bytes = bytes;
+  for (const auto& [name, entry] : entries_) {
+    std::string tensor = name.substr(0, name.find(' '));
+    if (target_->tensors.empty() || target_->tensors.back() != tensor) {
+      target_->tensors.push_back(std::move(tensor));
+    }
+  }
 }
 
 // No file: what has been written to it comes back into memory, so that its disk space goes.
 void PackedWeights::GiveUp(const Status& why) {
   state_ = PackedCacheState::kFailed;
   notes_.push_back(why.message());
+  if (target_ != nullptr) {  // whoever packs stops, and the file goes with all that lies in it
+    failure_ = why;
+    writer_.reset();
+    return;
+  }
   for (Region& region : regions_) {
     if (writer_ != nullptr && region.generation == generation_) TakeBack(region);
   }
@@ -239,6 +298,7 @@ Result<std::span<const std::byte>> PackedWeights::Blob(
   std::byte* memory = nullptr;
   {
     const std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(failure_);
     if (const auto found = entries_.find(name); found != entries_.end()) {
       if (found->second.bytes.size() == bytes) return found->second.bytes;
       return BadModel("packed weights \"", name, "\": ", found->second.bytes.size(),
@@ -323,10 +383,10 @@ PackedCacheInfo PackedWeights::info() const {
 
 size_t PackedWeights::LookUp(void* context, const xnn_weights_cache_look_up_key* key) {
   auto& packed = *static_cast<PackedWeights*>(context);
-  const std::string* const name = t_scope == nullptr ? nullptr : t_scope->Find(key->kernel);
-  if (name == nullptr) return kNotFound;
+  const auto* const named = t_scope == nullptr ? nullptr : t_scope->Find(key->kernel);
+  if (named == nullptr) return kNotFound;
   const std::lock_guard lock(packed.mutex_);
-  const auto found = packed.entries_.find(*name);
+  const auto found = packed.entries_.find(named->name);
   if (found == packed.entries_.end()) return kNotFound;
   return reinterpret_cast<size_t>(found->second.bytes.data());
 }
@@ -350,16 +410,19 @@ void* PackedWeights::ReserveSpace(void* context, size_t bytes) {
 size_t PackedWeights::LookUpOrInsert(void* context, const xnn_weights_cache_look_up_key* key,
                                      void* memory, size_t bytes) {
   auto& packed = *static_cast<PackedWeights*>(context);
-  const std::string* const name = t_scope == nullptr ? nullptr : t_scope->Find(key->kernel);
+  const auto* const named = t_scope == nullptr ? nullptr : t_scope->Find(key->kernel);
   const size_t address = reinterpret_cast<size_t>(memory);
-  if (name == nullptr) return address;
+  if (named == nullptr) return address;
+  const std::string& name = named->name;
+  // What Name() takes for the limit is one.
+  NESTLING_DCHECK(named->shape.out == 0 || bytes <= named->shape.max_bytes());
   try {
     const std::lock_guard lock(packed.mutex_);
-    if (const auto found = packed.entries_.find(*name); found != packed.entries_.end()) {
-      if (found->second.bytes.size() != bytes) t_scope->wrong_ = *name;
+    if (const auto found = packed.entries_.find(name); found != packed.entries_.end()) {
+      if (found->second.bytes.size() != bytes) t_scope->wrong_ = name;
       return reinterpret_cast<size_t>(found->second.bytes.data());
     }
-    packed.Insert(*name, {static_cast<const std::byte*>(memory), bytes});
+    packed.Insert(name, {static_cast<const std::byte*>(memory), bytes});
   } catch (const std::bad_alloc&) {
     // Usable without a name.
   }
@@ -373,27 +436,36 @@ PackingScope::PackingScope(PackedWeights& packed) : packed_(packed) {
 
 PackingScope::~PackingScope() { t_scope = nullptr; }
 
-void PackingScope::Name(const void* kernel, std::string name, size_t min_bytes) {
+void PackingScope::Name(const void* kernel, std::string name, const PackedShape& shape) {
   {
     const std::lock_guard lock(packed_.mutex_);
     const auto found = packed_.entries_.find(name);
     if (found == packed_.entries_.end()) {
       all_there_ = false;
-    } else if (found->second.bytes.size() < min_bytes) {
-      wrong_ = name;
+    } else if (found->second.region == PackedWeights::kOfFoundFile) {
+      // XNNPACK does not ask how long it is.
+      const std::span<const std::byte> entry = found->second.bytes;
+      if (entry.size() < shape.min_bytes() ||
+          packed_.file_->ReadableBytes(entry) < shape.max_bytes()) {
+        wrong_ = name;
+      }
     }
   }
-  names_.push_back({kernel, std::move(name)});
+  names_.push_back({kernel, std::move(name), shape});
 }
 
-const std::string* PackingScope::Find(const void* kernel) const {
+const PackingScope::Named* PackingScope::Find(const void* kernel) const {
   for (const Named& named : names_) {
-    if (named.kernel == kernel) return &named.name;
+    if (named.kernel == kernel) return &named;
   }
   return nullptr;
 }
 
 Status PackingScope::status() const {
+  {
+    const std::lock_guard lock(packed_.mutex_);
+    RETURN_IF_ERROR(packed_.failure_);
+  }
   if (wrong_.empty()) return OkStatus();
   return BadModel("packed weights \"", wrong_, "\" have the wrong size");
 }

@@ -15,14 +15,25 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file.h"
 #include "base/file_calls.h"
 #include "base/function_ref.h"
 #include "base/lazy_memory.h"
+#include "base/math.h"
 #include "base/status.h"
+#include "container/packed_file.h"
 #include "container/reader.h"
-#include "graph/packed_file.h"
 
 namespace nestling {
+
+// A section of packed weights in a container that is being written (runtime/prepare_in_place.h).
+struct PackedSectionTarget {
+  AtomicFileWriter* file = nullptr;  // borrowed
+  uint64_t offset = 0;               // there, a multiple of kPackedExtentAlignment
+  // Filled by PackedWeights::Commit. Its length; 0: nothing had to be packed.
+  uint64_t bytes = 0;
+  std::vector<std::string> tensors = {};  // those that it holds, wholly or in parts
+};
 
 // Where packed weights are kept between runs.
 struct PackedCacheOptions {
@@ -34,6 +45,8 @@ struct PackedCacheOptions {
   // The whole of a file that is found is read and checked.
   bool verify = false;
   FileCalls* calls = nullptr;  // borrowed; null: the system's
+  // All is written there instead, and what cannot be is an error of whoever packs. Borrowed.
+  PackedSectionTarget* target = nullptr;
 };
 
 // What became of the file.
@@ -42,6 +55,7 @@ enum class PackedCacheState {
   kUsed,    // all that was needed came from it
   kMade,    // it was made, or made anew, by this object
   kFailed,  // it could not be made: weights are in anonymous memory
+  kHeld,    // the container itself holds the packed form
 };
 
 struct PackedCacheInfo {
@@ -56,15 +70,17 @@ struct PackedCacheInfo {
 // Owns the memory in which packed weights lie: XNNPACK's through its weights cache provider, and
 // what our own code derives from canonical weights. Entries have names that our code gives them;
 // XNNPACK's own keys are addresses and would confuse temporary buffers that happen to lie at the
-// same place. Whatever a cache file has is mapped from it. The rest is packed into anonymous
-// memory; if a file may be written, each entry goes to it at once and its pages become the file's,
-// so that packing never holds more than what is just being packed. Thread-safe.
+// same place. Whatever a cache file or the container has is mapped from it. The rest is packed into
+// anonymous memory; if a file may be written, each entry goes to it at once and its pages become
+// the file's, so that packing never holds more than what is just being packed. Thread-safe.
 class PackedWeights {
  public:
   // Anonymous memory only.
   PackedWeights();
   // Of one part ("vision") of a container in one form of computing ("int8"). Never fails because of
-  // the cache: the note says what was wrong with it. `reader` is borrowed for the call.
+  // the cache: the note says what was wrong with it. A container that holds this part in packed
+  // form does without a cache; kUnsupported: for another CPU, library or form of computing;
+  // kBadModel: damaged. `reader` is borrowed for the call.
   static Result<std::unique_ptr<PackedWeights>> Create(const ContainerReader& reader,
                                                        std::string_view part,
                                                        std::string_view compute,
@@ -91,6 +107,8 @@ class PackedWeights {
   // Packed weights, wherever they lie.
   uint64_t bytes() const;
   PackedCacheInfo info() const;
+  // The section that the container holds, mapped; empty: none.
+  std::span<const std::byte> held() const;
 
  private:
   friend class PackingScope;
@@ -118,12 +136,15 @@ class PackedWeights {
                                void* memory, size_t bytes);
 
   void OpenFile(const ContainerReader& reader, const PackedCacheOptions& options);
+  Status OpenHeld(const ContainerReader& reader, const PackedPart& part);
+  void UseFile(std::unique_ptr<PackedFile> file, PackedCacheState state);
   // All of these with mutex_ held.
   std::byte* Reserve(size_t bytes);
   void Insert(const std::string& name, std::span<const std::byte> bytes);
   bool StartFile();
   Status WriteRegion(Region& region);
   Status WriteFile();
+  void DescribeTarget(uint64_t bytes);
   void GiveUp(const Status& why);
   void TakeBack(Region& region) const;
   void RemoveOlderModels() const;
@@ -139,13 +160,31 @@ class PackedWeights {
 
   FileCalls* calls_ = &FileCalls::System();
   PackedKey key_;
-  std::string path_;          // of the file to write; empty: none
+  std::string path_;  // of the file to write; empty: none
+  PackedSectionTarget* target_ = nullptr;
+  Status failure_;            // of writing to `target_`
   std::string model_prefix_;  // that the names of this model's files begin with; empty: it has none
   std::unique_ptr<PackedFile> file_;          // that was found
   std::unique_ptr<PackedFileWriter> writer_;  // of what was not
   uint32_t generation_ = 0;                   // of `writer_`
   PackedCacheState state_ = PackedCacheState::kNone;
   std::list<std::string> notes_;  // the last one counts; those handed out stay
+};
+
+// Of an operator's weights: `out` rows of `taps` times `in` elements.
+struct PackedShape {
+  size_t out = 0;
+  size_t in = 0;
+  size_t bits = 0;  // of an element
+  size_t taps = 1;
+
+  // Limits of what any kernel's layout of it takes: rows and inputs are padded, and each output has
+  // a bias, a scale and a sum, or scales of blocks.
+  size_t min_bytes() const { return out * taps * in * bits / 8; }
+  size_t max_bytes() const {
+    const size_t row = taps * RoundUp(in, 64) * bits / 8 + in / 32 * 4 + 64;
+    return RoundUp(out, 256) * row;
+  }
 };
 
 // Names what XNNPACK packs on this thread while the object lives.
@@ -156,13 +195,14 @@ class PackingScope {
   PackingScope(const PackingScope&) = delete;
   PackingScope& operator=(const PackingScope&) = delete;
 
-  // The operator whose weights are at `kernel` packs `name`, at least `min_bytes`. If it is there
+  // The operator whose weights are at `kernel` packs `name`. If it is there
   // already, XNNPACK does not read the weights, with one exception: it packs depthwise convolutions
   // regardless, and the result is thrown away. `kernel` tells the operators of this scope apart and
   // nothing else.
-  void Name(const void* kernel, std::string name, size_t min_bytes);
+  void Name(const void* kernel, std::string name, const PackedShape& shape);
 
-  // Nothing that was found in the file had another size than XNNPACK wants.
+  // Nothing that was found in the file had another size than XNNPACK wants, and what is written to
+  // a container so far could be.
   Status status() const;
 
  private:
@@ -170,8 +210,9 @@ class PackingScope {
   struct Named {
     const void* kernel;
     std::string name;
+    PackedShape shape;
   };
-  const std::string* Find(const void* kernel) const;
+  const Named* Find(const void* kernel) const;
 
   PackedWeights& packed_;
   std::vector<Named> names_;

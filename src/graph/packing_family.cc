@@ -76,8 +76,8 @@ class LayoutProbe {
     const auto create = [&](const std::string& name, auto&& make) {
       xnn_operator_t op = nullptr;
       PackingScope scope(packed_);
-      scope.Name(floats_.data(), name + " f32", 0);
-      scope.Name(codes_.data(), name + " int8", 0);
+      scope.Name(floats_.data(), name + " f32", {});
+      scope.Name(codes_.data(), name + " int8", {});
       // What this CPU cannot run leaves no sample.
       if (make(&op) == xnn_status_success) xnn_delete_operator(op);
     };

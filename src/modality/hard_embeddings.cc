@@ -14,6 +14,9 @@
 namespace nestling {
 namespace {
 
+constexpr std::string_view kVisionEmbedder = "embed_vision.";
+constexpr std::string_view kAudioEmbedder = "embed_audio.";
+
 // A tower's embedder in its mapped section, checked.
 class Embedder {
  public:
@@ -29,13 +32,15 @@ class Embedder {
     }
     const SectionKind section = vision ? SectionKind::kVision : SectionKind::kAudio;
     ASSIGN_OR_RETURN(embedder.region_, reader.MapSection(section));
-    const std::string prefix = vision ? "embed_vision." : "embed_audio.";
+    const std::string prefix(vision ? kVisionEmbedder : kAudioEmbedder);
     const auto matrix = [&](const char* name) -> Result<Matrix> {
       const TensorInfo* tensor = reader.FindTensor(prefix + name);
       if (tensor == nullptr || tensor->section != section) {
         return BadModel("tensor \"", prefix, name, "\" is missing");
       }
-      return MatrixView(*tensor, embedder.region_.bytes());
+      ASSIGN_OR_RETURN(const Matrix stored, MatrixView(*tensor, embedder.region_.bytes()));
+      RETURN_IF_ERROR(RequireStored(stored));
+      return stored;
     };
     ASSIGN_OR_RETURN(embedder.table_, matrix("embedding"));
     ASSIGN_OR_RETURN(embedder.projection_, matrix("embedding_projection"));
@@ -80,6 +85,10 @@ class Embedder {
 };
 
 }  // namespace
+
+bool HardEmbeddings::Reads(std::string_view tensor) {
+  return tensor.starts_with(kVisionEmbedder) || tensor.starts_with(kAudioEmbedder);
+}
 
 std::optional<TowerKind> HardEmbeddings::TowerOf(int32_t id) const {
   const auto within = [id](const TowerConfig& tower) {

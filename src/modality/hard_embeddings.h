@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -24,6 +25,9 @@ class HardEmbeddings {
 
   // The tower whose vocabulary `id` is in; none for ids of the text and without such a tower.
   std::optional<TowerKind> TowerOf(int32_t id) const;
+
+  // Whether a tensor of a tower's section is read here, so that it cannot be in packed form only.
+  static bool Reads(std::string_view tensor);
 
   using Vector = std::shared_ptr<const std::vector<float>>;
   // [hidden_size] of an id with a tower. The first call for an id maps the tower's section and

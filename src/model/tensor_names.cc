@@ -85,10 +85,10 @@ std::string ShapeText(std::span<const uint64_t> shape) {
   return text + "]";
 }
 
-constexpr const char* kLayoutNames[] = {"row_major", "transposed",  "ple_rows",
-                                        "tiled",     "neuron_rows", "neuron_columns"};
+constexpr const char* kLayoutNames[] = {"row_major",   "transposed",     "ple_rows", "tiled",
+                                        "neuron_rows", "neuron_columns", "packed"};
 
-// Whether a tensor may lie in tiles instead: matrices that need not be f32.
+// Whether a tensor may lie in tiles instead, or be packed: matrices that need not be f32.
 bool MayBeTiled(const TensorSpec& spec) {
   return spec.layout != Layout::kPleRows && !spec.keep_f32 && spec.shape.size() == 2;
 }
@@ -145,7 +145,8 @@ Status CheckTensor(const TensorSpec& spec, const TensorInfo& tensor) {
                     SectionName(spec.section));
   }
   if (tensor.layout != spec.layout && tensor.layout != NeuronLayout(spec) &&
-      !(tensor.layout == Layout::kTiled && MayBeTiled(spec))) {
+      !((tensor.layout == Layout::kTiled || tensor.layout == Layout::kPacked) &&
+        MayBeTiled(spec))) {
     return BadModel("layout ", kLayoutNames[static_cast<size_t>(tensor.layout)], ", want ",
                     kLayoutNames[static_cast<size_t>(spec.layout)]);
   }

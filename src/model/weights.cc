@@ -128,6 +128,7 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
   matrix.out = tensor.shape[0];
   matrix.in = 1;
   for (size_t i = 1; i < tensor.shape.size(); ++i) matrix.in *= tensor.shape[i];
+  if (tensor.layout == Layout::kPacked) return matrix;
   matrix.data = section.data() + tensor.offset;
   matrix.data_bytes = tensor.bytes;
   if (tensor.scales_bytes != 0) {
@@ -143,6 +144,11 @@ Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> s
     }
   }
   return matrix;
+}
+
+Status RequireStored(const Matrix& matrix) {
+  if (matrix.layout != Layout::kPacked) return OkStatus();
+  return BadModel("tensor \"", matrix.name, "\" is packed, but the packed weights lack it");
 }
 
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y) {

@@ -42,6 +42,10 @@ struct Matrix {
 Result<Matrix> MatrixView(const TensorInfo& tensor, std::span<const std::byte> section,
                           std::span<const uint32_t> shell_ends = {});
 
+// kBadModel unless the elements are in the container: not of a matrix in Layout::kPacked, whose
+// view has a shape and no data.
+Status RequireStored(const Matrix& matrix);
+
 // y[in] = row `out_index` of a matrix that is not transposed, as f32.
 void DequantizeRow(const Matrix& matrix, size_t out_index, float* y);
 

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "container/packed_file.h"
 #include "container/types.h"
 #include "model/slices.h"
 #include "pack/json_util.h"
@@ -114,11 +116,36 @@ OrderedJson TensorsPart(const ContainerReader& reader) {
   OrderedJson part = OrderedJson::object();
   for (size_t i = 0; i < kNumDTypes; ++i) {
     if (sums[i].tensors == 0) continue;
-    part[DTypeName(static_cast<DType>(i))] = {{"tensors", sums[i].tensors},
-                                              {"parameters", sums[i].parameters},
-                                              {"bytes", sums[i].bytes}};
+    part[DTypeName(static_cast<DType>(i))] = {
+        {"tensors", sums[i].tensors}, {"parameters", sums[i].parameters}, {"bytes", sums[i].bytes}};
   }
   return part;
+}
+
+// What lies packed in the container, and for what: only there does it run.
+OrderedJson PackedParts(const ContainerReader& reader) {
+  OrderedJson parts = OrderedJson::object();
+  for (const PackedPart& part : kPackedParts) {
+    const SectionInfo* section = reader.FindSection(part.packed);
+    if (section == nullptr) continue;
+    Sum sum;
+    for (const TensorInfo& tensor : reader.tensors()) {
+      if (tensor.section == part.section && tensor.layout == Layout::kPacked) sum.Add(tensor);
+    }
+    OrderedJson& entry = parts[part.name] = {
+        {"tensors", sum.tensors}, {"parameters", sum.parameters}, {"bytes", section->bytes}};
+    const Result<std::unique_ptr<PackedFile>> packed = PackedFile::OpenSection(reader, part);
+    if (!packed.ok()) {
+      entry["error"] = packed.status().message();
+      continue;
+    }
+    const PackedKey& key = (*packed)->key();
+    entry["compute"] = key.compute;
+    entry["library"] = key.library;
+    entry["cpu"] = key.cpu;
+    entry["packed_from"] = Hex(key.content_hash);
+  }
+  return parts;
 }
 
 // Numbers and bytes per section; scales count as bytes only.
@@ -131,6 +158,12 @@ OrderedJson ParametersPart(const ContainerReader& reader) {
     if (group >= sums.size()) continue;
     sums[group].Add(tensor);
     total.Add(tensor);
+  }
+  for (const PackedPart& packed : kPackedParts) {
+    const SectionInfo* section = reader.FindSection(packed.packed);
+    if (section == nullptr) continue;
+    sums[static_cast<size_t>(packed.section)].bytes += section->bytes;
+    total.bytes += section->bytes;
   }
   OrderedJson part = OrderedJson::object();
   // As Google counts: the decoder with the unused key and value weights of shared layers.
@@ -147,11 +180,11 @@ OrderedJson SlicesPart(const HeaderFields& header) {
   OrderedJson slices = OrderedJson::array();
   const auto add = [&slices](const SliceConfig& slice) {
     OrderedJson entry = {{"name", slice.name},
-                  {"description", slice.description},
-                  {"effective_parameters", slice.effective_parameters},
-                  {"num_layers", slice.ffn.size()},
-                  {"skip_layers", slice.skip_layers},
-                  {"ffn", slice.ffn}};
+                         {"description", slice.description},
+                         {"effective_parameters", slice.effective_parameters},
+                         {"num_layers", slice.ffn.size()},
+                         {"skip_layers", slice.skip_layers},
+                         {"ffn", slice.ffn}};
     if (slice.published_accuracy > 0.0f) {
       entry["published_mmlu_percent"] = Shortest(slice.published_accuracy);
     }
@@ -192,7 +225,8 @@ OrderedJson GenerationPart(const GenerationConfig& generation) {
 // that printing it would take all of the stack or of an afternoon: a container is untrusted.
 OrderedJson ParsedOrText(const std::string& text) {
   constexpr size_t kMaxBytes = 64 << 10;
-  if (text.size() > kMaxBytes || !ParseJson(text, "tower configuration").ok()) return OrderedJson(text);
+  if (text.size() > kMaxBytes || !ParseJson(text, "tower configuration").ok())
+    return OrderedJson(text);
   return OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
 }
 
@@ -224,6 +258,7 @@ std::string InspectJson(const ContainerReader& reader) {
   json["parameters"] = ParametersPart(reader);
   json["tensors"] = TensorsPart(reader);
   json["sections"] = SectionsPart(reader);
+  json["packed"] = PackedParts(reader);
   json["slices"] = SlicesPart(header);
   json["layers"] = LayersPart(header.text);
   json["special_tokens"] = SpecialTokensPart(header.special_tokens);

@@ -270,7 +270,9 @@ EngineMemory Engine::memory() const {
   for (const SectionKind kind : {SectionKind::kText, SectionKind::kEmbed}) {
     if (const SectionInfo* section = container_->FindSection(kind)) memory.mapped += section->bytes;
   }
-  memory.packed_weights = blocks_->packed_bytes();
+  // Packed weights in the container are pages of it like all others.
+  memory.mapped += blocks_->held().size();
+  if (blocks_->held().empty()) memory.packed_weights = blocks_->packed_bytes();
   memory.scratch = scratch_pool_->capacity_bytes();
   memory.loaded_parameters = blocks_->loaded_parameters();
   memory.mapped += ple_->mapped_bytes();
@@ -320,13 +322,16 @@ std::array<uint64_t, kNumMemoryGroups> Engine::ResidentByGroup() const {
     resident[static_cast<size_t>(group)] += ResidentBytes(memory);
   };
   add(MemoryGroup::kTextWeights, weights_->text());
+  add(MemoryGroup::kTextWeights, blocks_->held());
   add(MemoryGroup::kEmbedding, weights_->embed());
   add(MemoryGroup::kPleTable, ple_->table_memory());
   if (ple_->mode() == PleMode::kStream) add(MemoryGroup::kPleCache, ple_->cache().memory());
   scratch_pool_->ForIdle(
       [&add](std::span<const std::byte> memory) { add(MemoryGroup::kScratch, memory); });
   // Packing has touched all of it.
-  resident[static_cast<size_t>(MemoryGroup::kPackedWeights)] = blocks_->packed_bytes();
+  if (blocks_->held().empty()) {
+    resident[static_cast<size_t>(MemoryGroup::kPackedWeights)] = blocks_->packed_bytes();
+  }
   const std::lock_guard lock(holders_mutex_);
   for (const MemoryHolder* holder : holders_) holder->VisitMemory(add);
   return resident;

@@ -92,9 +92,9 @@ class MemoryHolder {
 
 // Counters of the engine's memory in bytes; groups do not overlap.
 struct EngineMemory {
-  uint64_t mapped = 0;             // containers' sections mapped from storage (address space)
-  uint64_t packed_weights = 0;     // XNNPACK's layout; packed_info() says where they lie
-  uint64_t scratch = 0;            // activations of running and finished calls, kept for the next
+  uint64_t mapped = 0;          // containers' sections mapped from storage (address space)
+  uint64_t packed_weights = 0;  // XNNPACK's layout, not of the container; packed_info() says more
+  uint64_t scratch = 0;         // activations of running and finished calls, kept for the next
   uint64_t loaded_parameters = 0;  // of the text decoder
   uint64_t ple_cache = 0;          // most that cached rows will take
   uint64_t ple_resident = 0;       // the whole PLE table, PleMode::kResident

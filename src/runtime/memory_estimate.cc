@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "base/math.h"
-#include "graph/packed_file.h"
+#include "container/packed_file.h"
 #include "kv/kv_cache.h"
 #include "modality/towers.h"
 #include "model/tensor_names.h"
@@ -44,13 +44,22 @@ int LayerOf(std::string_view name, std::string_view* tensor) {
 
 // A tensor of which `bytes` are used.
 struct UsedTensor {
-  bool packed;  // as a copy in XNNPACK's layout
+  bool packed;  // in XNNPACK's layout
+  bool held;    // in the container itself: no copy
   bool whole;
   SectionKind section;
   uint64_t bytes;
   uint64_t outputs;
   double read_per_token;  // share of the bytes: only the active neurons of a sparse layer
 };
+
+// Of elements and scales; of a tensor in packed form, what they would be in rows.
+uint64_t BytesOf(const TensorInfo& info) {
+  if (info.layout != Layout::kPacked) return info.bytes + info.scales_bytes;
+  const Result<StorageSize> rows =
+      ComputeStorageSize(info.dtype, Layout::kRowMajor, info.shape, /*num_shells=*/1);
+  return rows.ok() ? rows->bytes + rows->scales_bytes : 0;
+}
 
 // Calls visit(UsedTensor) for each tensor that layers of these widths read.
 template <typename Visit>
@@ -64,10 +73,11 @@ void ForUsedTensors(const ContainerReader& container, std::span<const uint32_t> 
     if (info == nullptr || spec.section == SectionKind::kPle) continue;
     // Small tensors of f32 (norms, routers) are read in place, like tiles.
     const bool packed = !spec.keep_f32 && !IsReadInPlace(info->layout);
+    const bool held = packed && container.FindSection(SectionKind::kPackedText) != nullptr;
     double read = 1.0;
-    const uint64_t bytes = info->bytes + info->scales_bytes;
+    const uint64_t bytes = BytesOf(*info);
     const auto use = [&](uint64_t used_bytes, uint64_t outputs) {
-      visit(UsedTensor{packed, used_bytes == bytes, spec.section, used_bytes, outputs, read});
+      visit(UsedTensor{packed, held, used_bytes == bytes, spec.section, used_bytes, outputs, read});
     };
     const uint64_t outputs = info->shape[0];
     std::string_view rest;
@@ -114,8 +124,10 @@ WeightBytes LoadedWeightBytes(const ContainerReader& container, std::span<const 
   uint64_t packing = 0;
   ForUsedTensors(container, widths, [&](const UsedTensor& tensor) {
     if (tensor.packed) {
-      sum.packed +=
+      uint64_t& packed = tensor.held ? sum.mapped : sum.packed;
+      packed +=
           RoundUp(tensor.bytes + tensor.outputs * kPackedBytesPerOutput, kPackedExtentAlignment);
+      if (tensor.held) return;
       // Until a block is packed, the canonical pages of its one or two matrices are there too, or
       // those of a transposed one and a copy.
       packing = std::max(packing,
@@ -130,6 +142,10 @@ WeightBytes LoadedWeightBytes(const ContainerReader& container, std::span<const 
 }
 
 uint64_t TowerBytes(const ContainerReader& container, SectionKind section) {
+  for (const PackedPart& part : kPackedParts) {
+    const uint64_t packed = part.section == section ? SectionBytes(container, part.packed) : 0;
+    if (packed != 0) return packed + SectionBytes(container, section) + kTowerActivationBytes;
+  }
   // Weights in int8 stay so; all others become f32. Layouts pad a little.
   uint64_t weights = 0, largest = 0;
   for (const TensorInfo& tensor : container.tensors()) {

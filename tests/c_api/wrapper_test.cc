@@ -74,6 +74,54 @@ TEST(WrapperTest, PreparedModelIsNotPackedAgain) {
   std::filesystem::remove_all(folder);
 }
 
+TEST(WrapperTest, ModelPreparedInPlaceHoldsItsPackedWeights) {
+  std::string folder = testing::TempDir() + "nestling-in-place-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string model = folder + "/model.nest";
+  uint64_t last = 0, total = 0;
+  nestling::PrepareOptions prepare;
+  prepare.in_place = true;
+  prepare.output = model;
+  prepare.num_threads = 1;
+  EXPECT_EQ(nestling::Prepare(kChatModel, prepare,
+                              [&](uint64_t done, uint64_t all) {
+                                EXPECT_GE(done, last);
+                                last = done;
+                                total = all;
+                              }),
+            NESTLING_PREPARE_DONE);
+  EXPECT_EQ(last, total);
+  EXPECT_GT(total, 0u);
+  prepare.output = "";
+  EXPECT_EQ(nestling::Prepare(model, prepare), NESTLING_PREPARE_ALREADY);
+  const Engine packed(kChatModel, kOneThread), held(model, kOneThread);
+  EXPECT_EQ(held.Packed(NESTLING_PACKED_DECODER).state, NESTLING_PACKED_HELD);
+  EXPECT_EQ(held.Packed(NESTLING_PACKED_DECODER).anonymous_bytes, 0u);
+  EXPECT_EQ(held.Memory().packed_weight_bytes, 0u);
+  EXPECT_GE(held.Memory().mapped_bytes, held.Packed(NESTLING_PACKED_DECODER).mapped_bytes);
+  std::string replies[2];
+  for (const Engine* engine : {&packed, &held}) {
+    Session session(*engine);
+    session.AddMessage(Role::kUser, "hello");
+    session.Generate(ShortGreedy(12), [&](const Token& token) {
+      replies[engine == &held] += token.text;
+      return true;
+    });
+  }
+  EXPECT_EQ(replies[0], replies[1]);
+  EXPECT_THAT(nestling::Inspect(model), HasSubstr("\"cpu\""));
+
+  prepare.slice = "half";
+  EXPECT_THROW(nestling::Prepare(model, prepare), Error);
+  prepare.slice = "";
+  prepare.cache_dir = folder;
+  EXPECT_THROW(nestling::Prepare(model, prepare), Error);
+  prepare.in_place = false;
+  prepare.output = folder + "/other.nest";
+  EXPECT_THROW(nestling::Prepare(model, prepare), Error);
+  std::filesystem::remove_all(folder);
+}
+
 TEST(WrapperTest, FolderThatCannotBeWrittenIsAnErrorOfPrepareOnly) {
   nestling::PrepareOptions prepare;
   prepare.cache_dir = "/dev/null/folder";

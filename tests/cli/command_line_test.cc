@@ -99,6 +99,38 @@ TEST(CommandLineTest, InspectSpeaksJsonAndEnglish) {
   }
 }
 
+TEST(CommandLineTest, PrepareInPlaceSaysWhatItDidAndInspectForWhichCpu) {
+  const Folder folder;
+  const std::string model = folder.File("a.nest");
+  const ToolResult made = RunTool({"prepare", PlainModel(), "--in-place", "-o", model});
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("runs on CPUs like this one only"));
+  const ToolResult again = RunTool({"prepare", model, "--in-place"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("already"));
+  EXPECT_EQ(RunTool({"verify", model}).exit_code, 0);
+  const nlohmann::json json = ParseOutput(RunTool({"inspect", model, "--json"}));
+  EXPECT_EQ(json["packed"]["text"]["compute"], "stored");
+  EXPECT_NE(json["packed"]["text"]["cpu"], "");
+  EXPECT_EQ(json["container"]["format_version"], "1.1");
+  const nlohmann::json plain = ParseOutput(RunTool({"inspect", PlainModel(), "--json"}));
+  EXPECT_TRUE(plain["packed"].empty());
+  EXPECT_EQ(plain["container"]["format_version"], "1.0");
+  for (const char* group : {"decoder", "embedding", "ple", "total"}) {
+    EXPECT_EQ(json["parameters"][group]["parameters"], plain["parameters"][group]["parameters"]);
+  }
+  const ToolResult text = RunTool({"inspect", model});
+  EXPECT_THAT(text.out, HasSubstr("PACKED_TEXT"));
+  EXPECT_THAT(text.out, HasSubstr("cpu "));
+  const nlohmann::json bench = ParseOutput(
+      RunTool({"bench", model, "-p", "4", "-n", "0", "-r", "1", "--no-limits", "-o", "json"}));
+  EXPECT_EQ(bench["packed_state"], "held");
+  EXPECT_EQ(bench["packed_anonymous_bytes"], 0);
+  EXPECT_GT(bench["packed_mapped_bytes"], 0);
+  ExpectFailure(RunTool({"prepare", model, "-o", folder.File("b.nest")}), 2, "--in-place");
+  ExpectFailure(RunTool({"prepare", model, "--in-place", "--slice", "x"}), 1, "slice");
+}
+
 TEST(CommandLineTest, MemorySaysWhatAModelTakesAndWhereItGoes) {
   const ToolResult estimate = RunTool({"memory", PlainModel()});
   EXPECT_EQ(estimate.exit_code, 0) << estimate.err;

@@ -62,6 +62,9 @@ TEST(RunTest, StatsAreOneLineOfJsonOnStderr) {
   EXPECT_GT(stats["first_token_seconds"], 0.0);
   EXPECT_GT(stats["resident_bytes"], 0);
   EXPECT_GT(stats["kv_bytes"], 0);
+  EXPECT_EQ(stats["packed"]["decoder"]["state"], "none");
+  EXPECT_GT(stats["packed"]["decoder"]["anonymous_bytes"], 0);
+  EXPECT_EQ(stats["packed"]["vision"]["mapped_bytes"], 0);
 }
 
 TEST(RunTest, AStopTextEndsTheReply) {

@@ -153,7 +153,7 @@ TEST(CorruptionTest, AnotherMajorVersionIsUnsupportedAndBothAreSaid) {
     SetPreamble(preamble, &file);
     const Status status = OpenBytes(file);
     EXPECT_EQ(status.code(), StatusCode::kUnsupported);
-    EXPECT_THAT(status.message(), AllOf(HasSubstr(std::to_string(major) + ".3"), HasSubstr("1.0")));
+    EXPECT_THAT(status.message(), AllOf(HasSubstr(std::to_string(major) + ".3"), HasSubstr("1.1")));
   }
 }
 
@@ -219,7 +219,7 @@ TEST(CorruptionTest, SectionsMustLieApartAndInsideTheFile) {
          h.sections[0].bytes = h.sections[1].offset - h.sections[0].offset + 1;
        }},
       {"there are two", [](ContainerHeader& h) { h.sections[2].kind = SectionKind::kText; }},
-      {"section kind 6", [](ContainerHeader& h) { h.sections[2].kind = SectionKind(6); }},
+      {"section kind 9", [](ContainerHeader& h) { h.sections[2].kind = SectionKind(9); }},
       {"does not have", [](ContainerHeader& h) { h.sections.erase(h.sections.begin()); }},
       {"sections: 65", [](ContainerHeader& h) { h.sections.resize(65, h.sections[0]); }},
   });
@@ -249,7 +249,7 @@ TEST(CorruptionTest, TensorsMustLieApartAndInsideTheirSection) {
       {"holds no tensors",
        [](ContainerHeader& h) { h.tensors[0].section = SectionKind::kTokenizer; }},
       {"does not have", [](ContainerHeader& h) { h.tensors[0].section = SectionKind::kVision; }},
-      {"section 6", [](ContainerHeader& h) { h.tensors[0].section = SectionKind(6); }},
+      {"section 9", [](ContainerHeader& h) { h.tensors[0].section = SectionKind(9); }},
   });
 }
 
@@ -287,8 +287,50 @@ TEST(CorruptionTest, ShapesTypesAndSizesMustAgree) {
        [](ContainerHeader& h) { Find(h, "embed_tokens").layout = Layout::kPleRows; }},
       {"element type 6", [](ContainerHeader& h) { h.tensors[4].dtype = DType(6); }},
       {"element type 255", [](ContainerHeader& h) { h.tensors[4].dtype = DType(255); }},
-      {"layout 6", [](ContainerHeader& h) { h.tensors[4].layout = nestling::Layout(6); }},
+      {"layout 7", [](ContainerHeader& h) { h.tensors[4].layout = nestling::Layout(7); }},
   });
+}
+
+TEST(CorruptionTest, PackedTensorsMustBelongToAPackedSectionOfTheirOwn) {
+  const Bytes good = testing::PackedContainer();
+  ASSERT_TRUE(OpenBytes(good).ok()) << OpenBytes(good).message();
+  const auto drop = [](ContainerHeader& h, SectionKind kind) {
+    std::erase_if(h.sections, [&](const SectionInfo& section) { return section.kind == kind; });
+  };
+  constexpr const char* kPacked = "layers.0.mlp.gate_proj";
+  const Damage cases[] = {
+      {"PACKED_TEXT has 0", [&](ContainerHeader& h) { drop(h, SectionKind::kPackedText); }},
+      {"section TEXT, which", [&](ContainerHeader& h) { drop(h, SectionKind::kText); }},
+      {"PACKED_AUDIO without AUDIO",
+       [](ContainerHeader& h) {
+         for (SectionInfo& section : h.sections) {
+           if (section.kind == SectionKind::kTokenizer) section.kind = SectionKind::kPackedAudio;
+         }
+       }},
+      {"bytes of elements, want 0", [&](ContainerHeader& h) { Find(h, kPacked).bytes = 64; }},
+      {"bytes of scales, want 0", [&](ContainerHeader& h) { Find(h, kPacked).scales_bytes = 4; }},
+      {"may be zero", [&](ContainerHeader& h) { Find(h, kPacked).shape[0] = 0; }},
+      {"too large",
+       [&](ContainerHeader& h) {
+         Find(h, kPacked).shape = {kHuge, 2};
+       }},
+      // More than the packed section can hold.
+      {"but section PACKED_TEXT has",
+       [&](ContainerHeader& h) {
+         Find(h, kPacked).shape = {1 << 16, 1 << 16};
+       }},
+      {"packed tensors in section EMBED",
+       [&](ContainerHeader& h) { Find(h, kPacked).section = SectionKind::kEmbed; }},
+      {"holds no tensors",
+       [&](ContainerHeader& h) { Find(h, kPacked).section = SectionKind::kPackedText; }},
+  };
+  for (const Damage& c : cases) {
+    Bytes file = good;
+    EditHeader(c.edit, &file);
+    const Status status = OpenBytes(file);
+    EXPECT_EQ(status.code(), StatusCode::kBadModel) << c.said;
+    EXPECT_THAT(status.message(), HasSubstr(c.said));
+  }
 }
 
 TEST(CorruptionTest, FourBitRowsMustBeWholeBytesAndBlocks) {

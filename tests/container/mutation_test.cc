@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "container/packed_file.h"
 #include "container/reader.h"
 #include "model/weights.h"
 #include "tests/container/small_container.h"
@@ -246,8 +247,13 @@ bool OpenAndUse(const std::string& path) {
   for (const SectionInfo& section : (*reader)->sections()) {
     auto mapped = (*reader)->MapSection(section.kind);
     EXPECT_TRUE(mapped.ok());
+    for (const PackedPart& part : kPackedParts) {
+      if (part.packed != section.kind) continue;
+      const auto packed = PackedFile::OpenSection(**reader, part);
+      if (packed.ok()) static_cast<void>((*packed)->VerifyPayload());
+    }
     for (const TensorInfo& tensor : (*reader)->tensors()) {
-      if (tensor.section != section.kind) continue;
+      if (tensor.section != section.kind || tensor.layout == Layout::kPacked) continue;
       const auto elements = mapped->bytes().subspan(tensor.offset, tensor.bytes);
       sum +=
           std::to_integer<uint64_t>(elements.front()) + std::to_integer<uint64_t>(elements.back());
@@ -261,7 +267,7 @@ bool OpenAndUse(const std::string& path) {
   if (weights.ok()) {
     for (const TensorInfo& tensor : (*reader)->tensors()) {
       const auto matrix = (*weights)->GetMatrix(tensor.name);
-      if (matrix.ok()) sum += DequantizeAll(*matrix).size();
+      if (matrix.ok() && RequireStored(*matrix).ok()) sum += DequantizeAll(*matrix).size();
       const auto vector = (*weights)->GetVector(tensor.name);
       if (vector.ok()) sum += vector->back() > 0 ? 1 : 0;
     }
@@ -274,12 +280,14 @@ struct MutationCase {
   const char* name;
   DType dtype;
   bool tiles;
+  bool packed = false;
 };
 
 class MutationTest : public ::testing::TestWithParam<MutationCase> {
  protected:
   void SetUp() override {
-    file_ = SmallContainer(GetParam().dtype, GetParam().tiles);
+    file_ = GetParam().packed ? testing::PackedContainer()
+                              : SmallContainer(GetParam().dtype, GetParam().tiles);
     ASSERT_FALSE(file_.empty());
     testing::WriteAllBytes(temporary_.path(), file_);
     fd_ = open(temporary_.path().c_str(), O_WRONLY | O_CLOEXEC);
@@ -342,7 +350,8 @@ INSTANTIATE_TEST_SUITE_P(DTypes, MutationTest,
                                            MutationCase{"q4b32", DType::kQ4B32, false},
                                            MutationCase{"q8c_tiles", DType::kQ8C, true},
                                            MutationCase{"q4c_tiles", DType::kQ4C, true},
-                                           MutationCase{"q4b32_tiles", DType::kQ4B32, true}),
+                                           MutationCase{"q4b32_tiles", DType::kQ4B32, true},
+                                           MutationCase{"packed", DType::kF32, false, true}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -218,10 +218,10 @@ TEST(ContainerReaderTest, SkipsSectionsOfANewerMinorVersionThatItDoesNotKnow) {
   Bytes file = SmallContainer();
   testing::EditHeader(
       [](ContainerHeader& header) {
-        header.sections.back().kind = static_cast<SectionKind>(9);  // was TOKENIZER
+        header.sections.back().kind = static_cast<SectionKind>(kNumSections);  // was TOKENIZER
         TensorInfo tensor = header.tensors[0];
         tensor.name = "from the future";
-        tensor.section = static_cast<SectionKind>(9);
+        tensor.section = static_cast<SectionKind>(kNumSections);
         tensor.dtype = static_cast<DType>(200);
         header.tensors.push_back(tensor);
       },
@@ -249,6 +249,19 @@ TEST(ContainerReaderTest, AnElementTypeOfANewerMinorVersionIsUnsupported) {
   const Status status = testing::OpenBytes(file);
   EXPECT_EQ(status.code(), StatusCode::kUnsupported);
   EXPECT_THAT(status.message(), HasSubstr("newer version"));
+}
+
+TEST(ContainerReaderTest, PackedWeightsSayThatTheyAreOfANewerVersionThanTheFirst) {
+  Bytes file = SmallContainer();
+  testing::EditHeader(
+      [](ContainerHeader& header) { header.sections.back().kind = SectionKind::kPackedText; },
+      &file);
+  EXPECT_THAT(testing::OpenBytes(file).message(), HasSubstr("came with 1.1")) << "said to be 1.0";
+  Preamble preamble = testing::GetPreamble(file);
+  EXPECT_EQ(preamble.version_minor, 0) << "what has no packed weights is for every reader";
+  preamble.version_minor = 1;
+  testing::SetPreamble(preamble, &file);
+  EXPECT_TRUE(testing::OpenBytes(file).ok()) << testing::OpenBytes(file).message();
 }
 
 TEST(VerifyTest, ReportsProgressUpToTheEnd) {

@@ -42,6 +42,7 @@ TEST(StorageSizeTest, FollowsFromTypeLayoutAndShape) {
       {DType::kQ8C, Layout::kPleRows, {10, 3, 8}, 1, 360, 0},
       {DType::kQ4C, Layout::kPleRows, {10, 3, 8}, 1, 240, 0},
       {DType::kQ4B32, Layout::kPleRows, {10, 3, 256}, 1, 30 * (128 + 16), 0},
+      {DType::kQ8C, Layout::kPacked, {10, 3, 7}, 1, 0, 0},
   };
   for (const StorageCase& c : cases) {
     SCOPED_TRACE(::testing::Message()
@@ -90,7 +91,8 @@ TEST(StorageSizeTest, RefusesShapesThatTheFormatCannotHold) {
       {DType::kF32, Layout::kNeuronRows, {4, 5, 6}, 1, 0, 0},
       {DType::kF32, Layout::kNeuronRows, {big, 32}, 1, 0, 0},  // bytes overflow
       {DType::kQ8C, Layout::kNeuronColumns, {32, big}, 1, 0, 0},
-      {DType::kF32, static_cast<Layout>(6), {4, 5}, 1, 0, 0},
+      {DType::kF32, Layout::kPacked, {big, 32}, 1, 0, 0},
+      {DType::kF32, static_cast<Layout>(7), {4, 5}, 1, 0, 0},
   };
   for (const StorageCase& c : cases) {
     SCOPED_TRACE(::testing::Message() << "case " << &c - cases);

@@ -119,7 +119,7 @@ class Shapes {
                          ", want sizes of at most ", kMaxSize);
       return nothing;
     }
-    const bool rows = tensor->layout == Layout::kRowMajor;
+    const bool rows = tensor->layout == Layout::kRowMajor || tensor->layout == Layout::kPacked;
     if (rank == 1 && (tensor->dtype != DType::kF32 || !rows)) {
       status_ = BadModel("tensor \"", name, "\" is ", DTypeName(tensor->dtype), ", want f32");
     } else if (!rows && !(rank == 2 && tensor->layout == Layout::kTiled)) {

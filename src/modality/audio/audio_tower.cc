@@ -25,6 +25,26 @@ const char* ComputeName(AudioCompute compute) {
   return "stored";
 }
 
+// What `compute` comes to: towers that compute alike share their packed weights.
+Result<AudioCompute> Resolve(const ContainerReader& reader, AudioCompute compute) {
+  if (compute != AudioCompute::kAuto) return compute;
+  ASSIGN_OR_RETURN(const std::string held, HeldCompute(reader, SectionKind::kAudio));
+  for (const AudioCompute each : {AudioCompute::kF32, AudioCompute::kInt8}) {
+    if (held == ComputeName(each)) return each;
+  }
+  bool some_int8 = false, all_int8 = true;
+  for (const TensorInfo& tensor : reader.tensors()) {
+    const bool linear = tensor.section == SectionKind::kAudio && tensor.shape.size() == 2 &&
+                        tensor.name != "embed_audio.embedding";
+    if (!linear) continue;
+    const bool int8 = tensor.dtype == DType::kQ8C;
+    some_int8 |= int8;
+    all_int8 &= int8;
+  }
+  if (!held.empty()) return AudioCompute::kAuto;
+  return !some_int8 ? AudioCompute::kF32 : all_int8 ? AudioCompute::kInt8 : AudioCompute::kAuto;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& reader,
@@ -39,11 +59,12 @@ Result<std::unique_ptr<AudioTower>> AudioTower::Create(const ContainerReader& re
 AudioTower::~AudioTower() = default;
 
 Status AudioTower::Load(const ContainerReader& reader, const AudioOptions& options) {
-  ASSIGN_OR_RETURN(auto packed, PackedWeights::Create(reader, "audio", ComputeName(options.compute),
-                                                      options.cache));
+  ASSIGN_OR_RETURN(const AudioCompute compute, Resolve(reader, options.compute));
+  ASSIGN_OR_RETURN(auto packed,
+                   PackedWeights::Create(reader, "audio", ComputeName(compute), options.cache));
   ASSIGN_OR_RETURN(context_, GraphContext::Create(pool_, std::move(packed)));
   ASSIGN_OR_RETURN(AudioWeights weights,
-                   AudioWeights::Create(reader, options.compute, context_->packed_weights()));
+                   AudioWeights::Create(reader, compute, context_->packed_weights()));
   weights_.emplace(std::move(weights));
   ASSIGN_OR_RETURN(mel_, MelFrontEnd::Create(config_.mel));
   for (size_t i = 0; i < 2; ++i) {

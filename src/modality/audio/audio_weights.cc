@@ -107,6 +107,7 @@ Result<Matrix> AudioWeights::View(const ContainerReader& reader, const std::stri
   if (tensor->shape.size() > 1) return MatrixView(*tensor, region_.bytes());
   Matrix vector;  // one row of f32 (ReadAudioConfig)
   vector.name = tensor->name;
+  vector.layout = tensor->layout;
   vector.out = 1;
   vector.in = tensor->shape[0];
   vector.data = region_.bytes().data() + tensor->offset;
@@ -124,16 +125,17 @@ Result<AlignedBuffer<float>> AudioWeights::Floats(const ContainerReader& reader,
   ASSIGN_OR_RETURN(const Matrix matrix, View(reader, name));
   ASSIGN_OR_RETURN(AlignedBuffer<float> floats,
                    AlignedBuffer<float>::Create(matrix.out * matrix.in));
-  ASSIGN_OR_RETURN(
-      const std::span<const std::byte> packed,
-      packed_.Blob(name + " f32 rows", floats.size_bytes(), [&](std::span<std::byte> out) {
-        auto* const rows = reinterpret_cast<float*>(out.data());
-        for (size_t row = 0; row < matrix.out; ++row) {
-          DequantizeRow(matrix, row, rows + row * matrix.in);
-        }
-        ReleasePages(matrix);
-        return OkStatus();
-      }));
+  ASSIGN_OR_RETURN(const std::span<const std::byte> packed,
+                   packed_.Blob(name + " f32 rows", floats.size_bytes(),
+                                [&](std::span<std::byte> out) -> Status {
+                                  RETURN_IF_ERROR(RequireStored(matrix));
+                                  auto* const rows = reinterpret_cast<float*>(out.data());
+                                  for (size_t row = 0; row < matrix.out; ++row) {
+                                    DequantizeRow(matrix, row, rows + row * matrix.in);
+                                  }
+                                  ReleasePages(matrix);
+                                  return OkStatus();
+                                }));
   std::memcpy(floats.data(), packed.data(), packed.size());
   return floats;
 }
@@ -148,6 +150,7 @@ Result<LinearWeight> AudioWeights::Prepare(const Matrix& stored,
       half || ((compute_ == AudioCompute::kF32 || quantise) && stored.dtype != DType::kF32);
   Matrix matrix = stored;
   const auto widened = [&]() -> Status {
+    RETURN_IF_ERROR(RequireStored(stored));
     if (!widen) return OkStatus();
     ASSIGN_OR_RETURN(LazyMemory memory, Widen(&matrix));
     temporary->push_back(std::move(memory));

@@ -145,6 +145,7 @@ Status ConformerBlock::MakePositions(size_t layer, const ContainerReader& reader
       weights.packed().Blob(
           name + " positions", count * sizeof(float), [&](std::span<std::byte> out) -> Status {
             ASSIGN_OR_RETURN(const Matrix projection, weights.View(reader, name));
+            RETURN_IF_ERROR(RequireStored(projection));
             RETURN_IF_ERROR(ProjectPositions(projection, reinterpret_cast<float*>(out.data())));
             weights.ReleasePages(projection);
             return OkStatus();

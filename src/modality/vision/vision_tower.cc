@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kMaxActivationBytes = 4ull << 30;
 
-VisionPrecision PrecisionOf(const ContainerReader& reader, const VisionOptions& options) {
+Result<VisionPrecision> PrecisionOf(const ContainerReader& reader, const VisionOptions& options) {
   switch (options.compute) {
     case VisionOptions::Compute::kF32:
       return VisionPrecision::kF32;
@@ -25,6 +25,8 @@ VisionPrecision PrecisionOf(const ContainerReader& reader, const VisionOptions& 
     case VisionOptions::Compute::kAuto:
       break;
   }
+  ASSIGN_OR_RETURN(const std::string held, HeldCompute(reader, SectionKind::kVision));
+  if (!held.empty()) return held == "int8" ? VisionPrecision::kInt8 : VisionPrecision::kF32;
   const bool int8 =
       std::any_of(reader.tensors().begin(), reader.tensors().end(), [](const TensorInfo& tensor) {
         return tensor.section == SectionKind::kVision && tensor.dtype == DType::kQ8C &&
@@ -51,8 +53,8 @@ Result<std::unique_ptr<VisionTower>> VisionTower::Create(const ContainerReader& 
                                                          const VisionOptions& options) {
   RETURN_IF_ERROR(XnnStatus(xnn_initialize(/*allocator=*/nullptr), "initialise"));
   ASSIGN_OR_RETURN(VisionConfig config, ReadVisionConfig(reader));
-  std::unique_ptr<VisionTower> tower(
-      new VisionTower(pool, std::move(config), PrecisionOf(reader, options)));
+  ASSIGN_OR_RETURN(const VisionPrecision precision, PrecisionOf(reader, options));
+  std::unique_ptr<VisionTower> tower(new VisionTower(pool, std::move(config), precision));
   RETURN_IF_ERROR(tower->Load(reader, options));
   RETURN_IF_ERROR(tower->PlanMemory());
   return tower;

@@ -20,15 +20,22 @@ Result<const TensorInfo*> VisionWeights::Find(const std::string& name) const {
     return BadModel("tensor \"", name, "\" is missing from the vision tower");
   }
   const bool usable = tensor->dtype != DType::kQ4C && tensor->dtype != DType::kQ4B32;
-  if (tensor->layout != Layout::kRowMajor || !usable) {
+  const bool rows = tensor->layout == Layout::kRowMajor || tensor->layout == Layout::kPacked;
+  if (!rows || !usable) {
     return Unsupported("tensor \"", name, "\": ", DTypeName(tensor->dtype),
                        " or its layout, want rows of f32, f16, bf16 or q8c");
   }
   return tensor;
 }
 
-Result<PackBuffer<float>> VisionWeights::Floats(const std::string& name) const {
+Result<const TensorInfo*> VisionWeights::FindStored(const std::string& name) const {
   ASSIGN_OR_RETURN(const TensorInfo* tensor, Find(name));
+  if (tensor->layout != Layout::kPacked) return tensor;
+  return BadModel("tensor \"", name, "\" is packed, but the packed weights lack it");
+}
+
+Result<PackBuffer<float>> VisionWeights::Floats(const std::string& name) const {
+  ASSIGN_OR_RETURN(const TensorInfo* tensor, FindStored(name));
   size_t count = 1;
   for (const uint64_t size : tensor->shape) count *= size;
   ASSIGN_OR_RETURN(PackBuffer<float> floats, PackBuffer<float>::Create(count));
@@ -74,7 +81,7 @@ Result<AlignedBuffer<float>> VisionWeights::Vector(const std::string& name) cons
 }
 
 Result<VisionWeights::Int8> VisionWeights::Codes(const std::string& name) const {
-  ASSIGN_OR_RETURN(const TensorInfo* tensor, Find(name));
+  ASSIGN_OR_RETURN(const TensorInfo* tensor, FindStored(name));
   size_t count = 1;
   for (const uint64_t size : tensor->shape) count *= size;
   const size_t out = tensor->shape[0], in = count / out;

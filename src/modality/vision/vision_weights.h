@@ -67,6 +67,8 @@ class VisionWeights {
   VisionWeights(const ContainerReader& reader, PackedWeights& packed, MappedRegion region)
       : reader_(reader), packed_(packed), region_(std::move(region)) {}
   Result<const TensorInfo*> Find(const std::string& name) const;
+  // The same of a tensor whose elements are needed: not in packed form only.
+  Result<const TensorInfo*> FindStored(const std::string& name) const;
 
   const ContainerReader& reader_;
   PackedWeights& packed_;

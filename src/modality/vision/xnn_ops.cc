@@ -51,7 +51,7 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
       ASSIGN_OR_RETURN(floats, weights.Floats(name));
       ASSIGN_OR_RETURN(floats, Columns(std::move(floats), out, in, first, count));
     }
-    scope.Name(floats.data(), std::move(entry), out * count * sizeof(float));
+    scope.Name(floats.data(), std::move(entry), {.out = out, .in = count, .bits = 32});
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_fully_connected_nc_f32(count, out, count, out, floats.data(), /*bias=*/nullptr,
                                           -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
@@ -63,7 +63,7 @@ Result<PointwiseOp> PointwiseOp::CreatePart(const VisionWeights& weights, const 
       ASSIGN_OR_RETURN(int8, weights.Codes(name));
       ASSIGN_OR_RETURN(int8.codes, Columns(std::move(int8.codes), out, in, first, count));
     }
-    scope.Name(int8.codes.data(), std::move(entry), out * count);
+    scope.Name(int8.codes.data(), std::move(entry), {.out = out, .in = count, .bits = 8});
     RETURN_IF_ERROR(XnnStatus(xnn_create_fully_connected_nc_qd8_f32_qc8w(
                                   count, out, count, out, int8.scales.data(), int8.codes.data(),
                                   /*bias=*/nullptr, -kInfinity, kInfinity, XNN_FLAG_YIELD_WORKERS,
@@ -113,7 +113,7 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
   if (!there && !bias_name.empty()) {
     ASSIGN_OR_RETURN(bias, weights.Floats(bias_name));
   }
-  const size_t count = out * in * kernel * kernel;
+  PackedShape shape = {.out = out, .in = in, .bits = 32, .taps = kernel * kernel};
   xnn_operator_t op = nullptr;
   if (precision == VisionPrecision::kF32) {
     PackBuffer<float> floats;
@@ -121,7 +121,7 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
       ASSIGN_OR_RETURN(floats, weights.Floats(name));
       ASSIGN_OR_RETURN(floats, ChannelsLast(floats, out, in, kernel * kernel));
     }
-    scope.Name(floats.data(), std::move(entry), count * sizeof(float));
+    scope.Name(floats.data(), std::move(entry), shape);
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_convolution2d_nhwc_f32(
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
@@ -135,7 +135,8 @@ Result<ConvOp> ConvOp::CreateDense(const VisionWeights& weights, const std::stri
       ASSIGN_OR_RETURN(int8, weights.Codes(name));
       ASSIGN_OR_RETURN(int8.codes, ChannelsLast(int8.codes, out, in, kernel * kernel));
     }
-    scope.Name(int8.codes.data(), std::move(entry), count);
+    shape.bits = 8;
+    scope.Name(int8.codes.data(), std::move(entry), shape);
     RETURN_IF_ERROR(XnnStatus(
         xnn_create_convolution2d_nhwc_qd8_f32_qc8w(
             u32(padding.top), u32(padding.right), u32(padding.bottom), u32(padding.left),
@@ -164,7 +165,7 @@ Result<ConvOp> ConvOp::CreateDepthwise(const VisionWeights& weights, const std::
     ASSIGN_OR_RETURN(floats, weights.Floats(name));
   }
   PackingScope scope(packed);
-  scope.Name(floats.data(), std::move(entry), count * sizeof(float));
+  scope.Name(floats.data(), std::move(entry), {.out = channels, .in = kernel * kernel, .bits = 32});
   xnn_operator_t op = nullptr;
   // One input and one output channel a group: the stored order is XNNPACK's.
   RETURN_IF_ERROR(XnnStatus(

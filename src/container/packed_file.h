@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A file of packed weights: what XNNPACK made of canonical weights for one kind of CPU. Little
-// endian, as containers are. A cache: never the only copy, never to be moved between machines.
+// endian, as containers are. It is a cache beside a container, or a section of a container that was
+// prepared in place, and then the only form in which those weights are there.
 //
 //   [0, 64)          preamble (packed_file.cc)
 //   extents          each at a multiple of 16384, as long as that
@@ -21,6 +22,8 @@
 #include "base/file.h"
 #include "base/function_ref.h"
 #include "base/status.h"
+#include "container/reader.h"
+#include "container/types.h"
 
 namespace nestling {
 
@@ -29,7 +32,7 @@ inline constexpr size_t kPackedEntryAlignment = 64;
 
 // What the packed form depends on. A file with any other key is stale.
 struct PackedKey {
-  uint64_t content_hash = 0;  // of the container
+  uint64_t content_hash = 0;  // of the container with the canonical weights
   std::string part;           // "text", "vision", "audio"
   std::string compute;        // "f32", "int8", "stored"
   std::string library;        // version of XNNPACK and of what we store
@@ -58,12 +61,21 @@ class PackedFile {
   // another version of this format. The payload is only read if the file was touched after it was
   // made.
   static Result<std::unique_ptr<PackedFile>> Open(std::unique_ptr<File> file);
+  // The same of a section of a container, whose payload is checked as that of other sections is:
+  // by VerifyContainer. kNotFound: it has no packed weights of this part; kUnsupported also: a
+  // container that begins in the middle of another file, at no multiple of kPackedEntryAlignment.
+  static Result<std::unique_ptr<PackedFile>> OpenSection(const ContainerReader& reader,
+                                                         const PackedPart& part);
 
   const PackedKey& key() const { return key_; }
   const std::vector<PackedEntry>& entries() const { return entries_; }
   // Empty: no such entry.
   std::span<const std::byte> Find(std::string_view name) const;
   uint64_t payload_bytes() const { return payload_bytes_; }
+  // Bytes that can be read from the beginning of an entry on: of what follows it, then zeros.
+  uint64_t ReadableBytes(std::span<const std::byte> entry) const;
+  // All of it, mapped.
+  std::span<const std::byte> bytes() const { return region_.bytes(); }
   // All extents, from offset kPackedExtentAlignment on.
   std::span<const std::byte> extents() const;
 
@@ -72,6 +84,7 @@ class PackedFile {
 
  private:
   PackedFile() = default;
+  static Result<std::unique_ptr<PackedFile>> OpenAny(std::unique_ptr<File> file, bool sealed);
   Status ReadDirectory(std::span<const std::byte> directory);
 
   std::unique_ptr<File> file_;
@@ -82,11 +95,17 @@ class PackedFile {
   MappedRegion region_;
 };
 
-// Writes such a file under a temporary name. Not thread-safe.
+// In what form of computing a container holds packed weights of the tensors in `section`; "": it
+// does not. Errors as of OpenSection.
+Result<std::string> HeldCompute(const ContainerReader& reader, SectionKind section);
+
+// Writes such a file under a temporary name, or as a part of a larger file. Not thread-safe.
 class PackedFileWriter {
  public:
   static Result<std::unique_ptr<PackedFileWriter>> Create(const std::string& path,
                                                           FileCalls& calls);
+  // From `base` on, a multiple of kPackedExtentAlignment, of a file that is borrowed.
+  PackedFileWriter(AtomicFileWriter& file, uint64_t base) : file_(&file), base_(base) {}
 
   // Appends whole extents, a multiple of kPackedExtentAlignment; returns their place.
   Result<uint64_t> AddExtent(std::span<const std::byte> bytes);
@@ -95,16 +114,19 @@ class PackedFileWriter {
 
   // Fills `out` with what was written.
   Status ReadAt(uint64_t offset, std::span<std::byte> out) const {
-    return file_->ReadAt(offset, out);
+    return file_->ReadAt(base_ + offset, out);
   }
+  // For mapping what was written: at base() + its place.
   int descriptor() const { return file_->descriptor(); }
+  uint64_t base() const { return base_; }
 
-  // Directory and preamble, then the final name.
-  Status Finish(const PackedKey& key);
+  // Directory and preamble; if the file is this object's own, then its final name. The length.
+  Result<uint64_t> Finish(const PackedKey& key);
 
  private:
-  PackedFileWriter() = default;
-  std::unique_ptr<AtomicFileWriter> file_;
+  std::unique_ptr<AtomicFileWriter> own_;
+  AtomicFileWriter* file_;
+  uint64_t base_ = 0;
   std::vector<PackedEntry> entries_;
   uint64_t end_ = kPackedExtentAlignment;
 };

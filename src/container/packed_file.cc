@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "graph/packed_file.h"
+#include "container/packed_file.h"
 
 #include <sys/stat.h>
 #include <time.h>
@@ -17,6 +17,9 @@ namespace {
 constexpr std::array<char, 8> kPackedMagic = {'N', 'E', 'S', 'T', 'P', 'A', 'C', 'K'};
 constexpr uint32_t kPackedVersion = 1;
 constexpr uint64_t kMaxDirectoryBytes = 16 << 20;
+// Readable after the end, for kernels that believe an entry of a hostile file to be longer than it
+// is: more than the padding and the biases of any matrix that we pack.
+constexpr size_t kSlackBytes = sizeof(void*) >= 8 ? 256 << 20 : 16 << 20;
 
 struct PackedPreamble {
   std::array<char, 8> magic = kPackedMagic;
@@ -140,6 +143,29 @@ std::string KeyDifference(const PackedKey& found, const PackedKey& wanted) {
 }
 
 Result<std::unique_ptr<PackedFile>> PackedFile::Open(std::unique_ptr<File> file) {
+  return OpenAny(std::move(file), /*sealed=*/true);
+}
+
+Result<std::unique_ptr<PackedFile>> PackedFile::OpenSection(const ContainerReader& reader,
+                                                            const PackedPart& part) {
+  const SectionInfo* section = reader.FindSection(part.packed);
+  if (section == nullptr) {
+    return NotFound("\"", reader.file().name(), "\" has no section ", SectionName(part.packed));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<File> span, reader.file().Span(section->offset, section->bytes));
+  if (span->start() % kPackedEntryAlignment != 0) {
+    return Unsupported("\"", span->name(), "\" begins at ", reader.file().start(),
+                       " of its file: packed weights want a multiple of ", kPackedEntryAlignment);
+  }
+  Result<std::unique_ptr<PackedFile>> packed = OpenAny(std::move(span), /*sealed=*/false);
+  if (!packed.ok()) {
+    return Status(packed.status().code(),
+                  StrCat("section ", SectionName(part.packed), " of ", packed.status().message()));
+  }
+  return packed;
+}
+
+Result<std::unique_ptr<PackedFile>> PackedFile::OpenAny(std::unique_ptr<File> file, bool sealed) {
   PackedPreamble preamble;
   if (file->size() < sizeof preamble) {
     return BadModel("\"", file->name(), "\": has ", file->size(), " bytes, wants at least ",
@@ -160,8 +186,8 @@ Result<std::unique_ptr<PackedFile>> PackedFile::Open(std::unique_ptr<File> file)
   if (const Status status = packed->ReadDirectory(directory); !status.ok()) {
     return InFile(*packed->file_, status);
   }
-  ASSIGN_OR_RETURN(packed->region_, packed->file_->Map(0, preamble.directory_offset));
-  if (!IsSealed(*packed->file_, preamble.sealed_seconds)) {
+  ASSIGN_OR_RETURN(packed->region_, packed->file_->Map(0, preamble.directory_offset, kSlackBytes));
+  if (sealed && !IsSealed(*packed->file_, preamble.sealed_seconds)) {
     RETURN_IF_ERROR(packed->VerifyPayload());
     // So that it is not read the next time; only the owner can.
     Seal(packed->file_->descriptor(), preamble.sealed_seconds);
@@ -209,6 +235,11 @@ std::span<const std::byte> PackedFile::Find(std::string_view name) const {
                                  static_cast<size_t>(entry.bytes));
 }
 
+uint64_t PackedFile::ReadableBytes(std::span<const std::byte> entry) const {
+  const std::span<const std::byte> all = region_.bytes();
+  return static_cast<uint64_t>(all.data() + all.size() - entry.data()) + kSlackBytes;
+}
+
 std::span<const std::byte> PackedFile::extents() const {
   return region_.bytes().subspan(std::min(kPackedExtentAlignment, region_.bytes().size()));
 }
@@ -232,22 +263,32 @@ Status PackedFile::VerifyPayload(FunctionRef<void(uint64_t, uint64_t)> progress)
   return OkStatus();
 }
 
+Result<std::string> HeldCompute(const ContainerReader& reader, SectionKind section) {
+  for (const PackedPart& part : kPackedParts) {
+    if (part.section != section || reader.FindSection(part.packed) == nullptr) continue;
+    ASSIGN_OR_RETURN(const auto packed, PackedFile::OpenSection(reader, part));
+    return packed->key().compute;
+  }
+  return std::string();
+}
+
 Result<std::unique_ptr<PackedFileWriter>> PackedFileWriter::Create(const std::string& path,
                                                                    FileCalls& calls) {
-  std::unique_ptr<PackedFileWriter> writer(new PackedFileWriter);
-  ASSIGN_OR_RETURN(writer->file_, AtomicFileWriter::Create(path, calls));
+  ASSIGN_OR_RETURN(std::unique_ptr<AtomicFileWriter> file, AtomicFileWriter::Create(path, calls));
+  auto writer = std::make_unique<PackedFileWriter>(*file, 0);
+  writer->own_ = std::move(file);
   return writer;
 }
 
 Result<uint64_t> PackedFileWriter::AddExtent(std::span<const std::byte> bytes) {
   NESTLING_DCHECK(bytes.size() % kPackedExtentAlignment == 0);
   const uint64_t offset = end_;
-  RETURN_IF_ERROR(file_->WriteAt(offset, bytes));
+  RETURN_IF_ERROR(file_->WriteAt(base_ + offset, bytes));
   end_ += bytes.size();
   return offset;
 }
 
-Status PackedFileWriter::Finish(const PackedKey& key) {
+Result<uint64_t> PackedFileWriter::Finish(const PackedKey& key) {
   DirectoryWriter directory;
   directory.Number(key.content_hash);
   directory.Number(key.layout);
@@ -266,12 +307,15 @@ Status PackedFileWriter::Finish(const PackedKey& key) {
   preamble.directory_bytes = directory.bytes().size();
   preamble.directory_xxh3 = Xxh3(directory.bytes());
   preamble.file_bytes = end_ + preamble.directory_bytes;
-  preamble.sealed_seconds = SealSeconds();
+  if (own_ != nullptr) preamble.sealed_seconds = SealSeconds();
   preamble.preamble_xxh3 = PreambleHash(preamble);
-  RETURN_IF_ERROR(file_->WriteAt(end_, directory.bytes()));
-  RETURN_IF_ERROR(file_->WriteAt(0, std::as_bytes(std::span(&preamble, 1))));
-  Seal(file_->descriptor(), preamble.sealed_seconds);  // else it is verified at each opening
-  return file_->Commit();
+  RETURN_IF_ERROR(file_->WriteAt(base_ + end_, directory.bytes()));
+  RETURN_IF_ERROR(file_->WriteAt(base_, std::as_bytes(std::span(&preamble, 1))));
+  if (own_ != nullptr) {
+    Seal(file_->descriptor(), preamble.sealed_seconds);  // else it is verified at each opening
+    RETURN_IF_ERROR(own_->Commit());
+  }
+  return preamble.file_bytes;
 }
 
 }  // namespace nestling
