@@ -4,6 +4,7 @@
 #include <flatbuffers/flatbuffers.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "container/nestling_generated.h"
@@ -74,7 +75,11 @@ template <typename T>
 Status Assign(const char* what, const flatbuffers::Vector<T>* vector, size_t most,
               std::vector<T>* out) {
   RETURN_IF_ERROR(CheckCount(what, SizeOf(vector), most));
-  if (vector != nullptr) out->assign(vector->begin(), vector->end());
+  if (SizeOf(vector) == 0) return OkStatus();
+  // Not by its iterators: FlatBuffers' verifier does not look at the alignment of elements.
+  out->resize(vector->size());
+  std::memcpy(out->data(), vector->Data(), out->size() * sizeof(T));
+  for (T& element : *out) element = flatbuffers::EndianScalar(element);
   return OkStatus();
 }
 

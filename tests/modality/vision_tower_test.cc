@@ -12,6 +12,7 @@
 #include "base/memory_info.h"
 #include "modality/vision/image.h"
 #include "tests/modality/vision_golden.h"
+#include "tests/support/sanitizer.h"
 
 namespace nestling {
 namespace {
@@ -69,9 +70,9 @@ TEST_F(VisionTowerTest, SoftTokensAreThoseOfTheReference) {
 
 TEST_F(VisionTowerTest, RawPictureGivesTheReferencesSoftTokensToo) {
   const auto& golden = GetVisionGolden();
-  const auto pixels = PrepareImage(
-      {golden.raw, golden.raw_width, golden.raw_height, golden.raw_width * 3}, golden.side,
-      golden.side);
+  const auto pixels =
+      PrepareImage({golden.raw, golden.raw_width, golden.raw_height, golden.raw_width * 3},
+                   golden.side, golden.side);
   ASSERT_TRUE(pixels.ok()) << pixels.status().message();
   const auto tower = MakeTower();
   ASSERT_TRUE(tower.ok()) << tower.status().message();
@@ -195,9 +196,7 @@ TEST_F(VisionTowerTest, PixelsThatAreNoNumbersDoNoHarm) {
 }
 
 TEST_F(VisionTowerTest, MemoryComesBackWhenTowersAreDestroyed) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "the sanitizer keeps freed memory";
-#endif
+  if (testing::kKeepsFreedMemory) GTEST_SKIP() << "the sanitizer keeps freed memory";
   const auto reader = OpenVisionContainer();
   ASSERT_TRUE(reader.ok()) << reader.status().message();
   const std::vector<float> pixels = GetVisionGolden().Pixels();

@@ -14,6 +14,7 @@
 #include "base/memory_info.h"
 #include "runtime/session.h"
 #include "tests/support/multimodal_model.h"
+#include "tests/support/sanitizer.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling {
@@ -68,9 +69,7 @@ uint64_t ResidentAfter(const std::string& path, const std::function<bool(Towers&
 class MediaMemoryTest : public ::testing::Test {
  protected:
   void SetUp() override {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "the sanitizer keeps freed memory";
-#endif
+    if (testing::kKeepsFreedMemory) GTEST_SKIP() << "the sanitizer keeps freed memory";
     ASSERT_FALSE(GetMultimodalExpected().logits.empty()) << "no golden data";
   }
 };
