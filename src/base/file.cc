@@ -268,8 +268,9 @@ Status AtomicFileWriter::Commit() {
   // mkostemp creates files for the owner only; a model is an ordinary file.
   const mode_t mask = umask(0);
   umask(mask);
-  if (fchmod(fd_, mode_.value_or(0666 & ~mask)) != 0)
+  if (fchmod(fd_, mode_.value_or(0666 & ~mask)) != 0) {
     return ErrnoStatus("cannot set the mode of", path_);
+  }
   if (const int error = calls_.Sync(fd_); error != 0) {
     return ErrorStatus(-error, "cannot sync", path_);
   }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "nestling/nestling.hpp"
+#include "tests/support/temporary_folder.h"
 
 namespace {
 
@@ -18,6 +17,7 @@ using nestling::GenerateOptions;
 using nestling::Role;
 using nestling::Session;
 using nestling::Token;
+using nestling::testing::TemporaryFolder;
 using testing::HasSubstr;
 
 constexpr const char* kChatModel = NESTLING_MODELS "/chat.nest";
@@ -49,11 +49,10 @@ TEST(WrapperTest, ThrowsTheStatusAndTheMessageOfAFailedCall) {
 }
 
 TEST(WrapperTest, PreparedModelIsNotPackedAgain) {
-  std::string folder = testing::TempDir() + "nestling-prepared-XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const TemporaryFolder folder;
   uint64_t last = 0, total = 0;
   nestling::PrepareOptions prepare;
-  prepare.cache_dir = folder;
+  prepare.cache_dir = folder.path();
   prepare.num_threads = 1;
   nestling::Prepare(kChatModel, prepare, [&](uint64_t done, uint64_t all) {
     last = done;
@@ -62,7 +61,7 @@ TEST(WrapperTest, PreparedModelIsNotPackedAgain) {
   EXPECT_EQ(last, total);
   EXPECT_GT(total, 0u);
   nestling::EngineOptions options = kOneThread;
-  options.cache_dir = folder;
+  options.cache_dir = folder.path();
   const Engine prepared(kChatModel, options), packed(kChatModel, kOneThread);
   EXPECT_EQ(prepared.Packed(NESTLING_PACKED_DECODER).state, NESTLING_PACKED_USED);
   EXPECT_EQ(prepared.Packed(NESTLING_PACKED_DECODER).anonymous_bytes, 0u);
@@ -71,13 +70,11 @@ TEST(WrapperTest, PreparedModelIsNotPackedAgain) {
   EXPECT_GT(packed.Packed(NESTLING_PACKED_DECODER).anonymous_bytes, 0u);
   EXPECT_EQ(packed.Packed(NESTLING_PACKED_VISION).state, NESTLING_PACKED_NONE);
   EXPECT_THROW(packed.Packed(3), Error);
-  std::filesystem::remove_all(folder);
 }
 
 TEST(WrapperTest, ModelPreparedInPlaceHoldsItsPackedWeights) {
-  std::string folder = testing::TempDir() + "nestling-in-place-XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  const std::string model = folder + "/model.nest";
+  const TemporaryFolder folder;
+  const std::string model = folder / "model.nest";
   uint64_t last = 0, total = 0;
   nestling::PrepareOptions prepare;
   prepare.in_place = true;
@@ -114,12 +111,11 @@ TEST(WrapperTest, ModelPreparedInPlaceHoldsItsPackedWeights) {
   prepare.slice = "half";
   EXPECT_THROW(nestling::Prepare(model, prepare), Error);
   prepare.slice = "";
-  prepare.cache_dir = folder;
+  prepare.cache_dir = folder.path();
   EXPECT_THROW(nestling::Prepare(model, prepare), Error);
   prepare.in_place = false;
-  prepare.output = folder + "/other.nest";
+  prepare.output = folder / "other.nest";
   EXPECT_THROW(nestling::Prepare(model, prepare), Error);
-  std::filesystem::remove_all(folder);
 }
 
 TEST(WrapperTest, FolderThatCannotBeWrittenIsAnErrorOfPrepareOnly) {

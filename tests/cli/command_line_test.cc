@@ -58,34 +58,34 @@ TEST(CommandLineTest, AMissingModelIsExitCodeOneAndOneLineForEveryCommand) {
 }
 
 TEST(CommandLineTest, AFileThatIsNoModelIsExitCodeOne) {
-  const Folder folder;
-  std::ofstream(folder.File("a.nest")) << std::string(100000, 'x');
-  ExpectFailure(RunTool({"verify", folder.File("a.nest")}), 1, "a.nest");
-  ExpectFailure(RunTool({"run", folder.File("a.nest"), "-p", "a"}), 1, "a.nest");
+  const TemporaryFolder folder;
+  std::ofstream(folder / "a.nest") << std::string(100000, 'x');
+  ExpectFailure(RunTool({"verify", folder / "a.nest"}), 1, "a.nest");
+  ExpectFailure(RunTool({"run", folder / "a.nest", "-p", "a"}), 1, "a.nest");
 }
 
 TEST(CommandLineTest, SynthIsReproducibleAndVerifies) {
-  const Folder folder;
+  const TemporaryFolder folder;
   for (const char* name : {"a.nest", "b.nest"}) {
     const ToolResult result =
-        RunTool({"synth", "--preset", "tiny", "--seed", "7", "-o", folder.File(name)});
+        RunTool({"synth", "--preset", "tiny", "--seed", "7", "-o", folder / name});
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(result.err, "");  // no progress bar without a terminal
   }
-  EXPECT_EQ(ReadWholeFile(folder.File("a.nest")), ReadWholeFile(folder.File("b.nest")));
-  EXPECT_THAT(RunTool({"verify", folder.File("a.nest")}).out, HasSubstr("OK"));
+  EXPECT_EQ(ReadWholeFile(folder / "a.nest"), ReadWholeFile(folder / "b.nest"));
+  EXPECT_THAT(RunTool({"verify", folder / "a.nest"}).out, HasSubstr("OK"));
 }
 
 TEST(CommandLineTest, VerifyFindsAFlippedBit) {
-  const Folder folder;
-  std::filesystem::copy_file(PlainModel(), folder.File("a.nest"));
-  std::fstream file(folder.File("a.nest"), std::ios::in | std::ios::out | std::ios::binary);
+  const TemporaryFolder folder;
+  std::filesystem::copy_file(PlainModel(), folder / "a.nest");
+  std::fstream file(folder / "a.nest", std::ios::in | std::ios::out | std::ios::binary);
   file.seekg(-1, std::ios::end);
   const char last = static_cast<char>(file.peek() ^ 1);
   file.seekp(-1, std::ios::end);
   file.put(last);
   file.close();
-  ExpectFailure(RunTool({"verify", folder.File("a.nest")}), 1, "checksum");
+  ExpectFailure(RunTool({"verify", folder / "a.nest"}), 1, "checksum");
 }
 
 TEST(CommandLineTest, InspectSpeaksJsonAndEnglish) {
@@ -100,8 +100,8 @@ TEST(CommandLineTest, InspectSpeaksJsonAndEnglish) {
 }
 
 TEST(CommandLineTest, PrepareInPlaceSaysWhatItDidAndInspectForWhichCpu) {
-  const Folder folder;
-  const std::string model = folder.File("a.nest");
+  const TemporaryFolder folder;
+  const std::string model = folder / "a.nest";
   const ToolResult made = RunTool({"prepare", PlainModel(), "--in-place", "-o", model});
   EXPECT_EQ(made.exit_code, 0) << made.err;
   EXPECT_THAT(made.out, HasSubstr("runs on CPUs like this one only"));
@@ -127,7 +127,7 @@ TEST(CommandLineTest, PrepareInPlaceSaysWhatItDidAndInspectForWhichCpu) {
   EXPECT_EQ(bench["packed_state"], "held");
   EXPECT_EQ(bench["packed_anonymous_bytes"], 0);
   EXPECT_GT(bench["packed_mapped_bytes"], 0);
-  ExpectFailure(RunTool({"prepare", model, "-o", folder.File("b.nest")}), 2, "--in-place");
+  ExpectFailure(RunTool({"prepare", model, "-o", folder / "b.nest"}), 2, "--in-place");
   ExpectFailure(RunTool({"prepare", model, "--in-place", "--slice", "x"}), 1, "slice");
 }
 
@@ -149,15 +149,13 @@ TEST(CommandLineTest, MemorySaysWhatAModelTakesAndWhereItGoes) {
 }
 
 TEST(CommandLineTest, AnErrorLeavesNoFileBehind) {
-  const Folder folder;
-  ExpectFailure(RunTool({"pack", folder.File("nothing"), "-o", folder.File("out.nest")}), 1,
-                "nothing");
-  ExpectFailure(RunTool({"synth", "--preset", "tiny", "-o", folder.File("no/out.nest")}), 1,
+  const TemporaryFolder folder;
+  ExpectFailure(RunTool({"pack", folder / "nothing", "-o", folder / "out.nest"}), 1, "nothing");
+  ExpectFailure(RunTool({"synth", "--preset", "tiny", "-o", folder / "no/out.nest"}), 1,
                 "no/out.nest");
-  ExpectFailure(
-      RunTool({"eval", PlainModel(), "--tokens", "1,999999", "--dump", folder.File("x.npy")}), 1,
-      "999999");
-  EXPECT_TRUE(std::filesystem::is_empty(folder.File("")));
+  ExpectFailure(RunTool({"eval", PlainModel(), "--tokens", "1,999999", "--dump", folder / "x.npy"}),
+                1, "999999");
+  EXPECT_TRUE(std::filesystem::is_empty(folder / ""));
 }
 
 }  // namespace

@@ -28,21 +28,21 @@ size_t VocabSize(const std::string& model) {
 }
 
 std::vector<float> Dump(const std::vector<std::string>& more, const std::string& tokens) {
-  const Folder folder;
-  std::vector<std::string> call = Eval({"--tokens", tokens, "--dump", folder.File("x.npy")});
+  const TemporaryFolder folder;
+  std::vector<std::string> call = Eval({"--tokens", tokens, "--dump", folder / "x.npy"});
   call.insert(call.end(), more.begin(), more.end());
   const ToolResult result = RunTool(call);
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  return ReadNpy(folder.File("x.npy")).values;
+  return ReadNpy(folder / "x.npy").values;
 }
 
 TEST(EvalTest, DumpsARowOfLogitsPerToken) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const ToolResult result =
-      RunTool(Eval({"--tokens", "2,5,9,11,3", "--dump", folder.File("logits.npy")}));
+      RunTool(Eval({"--tokens", "2,5,9,11,3", "--dump", folder / "logits.npy"}));
   EXPECT_EQ(result.exit_code, 0) << result.err;
   const size_t vocab_size = VocabSize(PlainModel());
-  const Npy npy = ReadNpy(folder.File("logits.npy"));
+  const Npy npy = ReadNpy(folder / "logits.npy");
   EXPECT_THAT(npy.dictionary, StartsWith("{'descr': '<f4', 'fortran_order': False, 'shape': (5, " +
                                          std::to_string(vocab_size) + "), }"));
   EXPECT_EQ((10 + npy.dictionary.size()) % 64, 0u);
@@ -62,9 +62,9 @@ TEST(EvalTest, TheChunkChangesNothing) {
 }
 
 TEST(EvalTest, ReadsTokensFromAFileOfAnyLayout) {
-  const Folder folder;
-  std::ofstream(folder.File("tokens.txt")) << "2 5,9\n11,\n 3\n";
-  EXPECT_EQ(Dump({}, folder.File("tokens.txt")), Dump({}, "2,5,9,11,3"));
+  const TemporaryFolder folder;
+  std::ofstream(folder / "tokens.txt") << "2 5,9\n11,\n 3\n";
+  EXPECT_EQ(Dump({}, folder / "tokens.txt"), Dump({}, "2,5,9,11,3"));
 }
 
 TEST(EvalTest, GreedyIsTheArgmaxOfTheLogitsTokenByToken) {
@@ -84,11 +84,11 @@ TEST(EvalTest, GreedyIsTheArgmaxOfTheLogitsTokenByToken) {
 }
 
 TEST(EvalTest, DumpAndGreedyGoTogether) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const nlohmann::json both = ParseOutput(
-      RunTool(Eval({"--tokens", "2,5,9", "--greedy", "4", "--dump", folder.File("x.npy")})));
+      RunTool(Eval({"--tokens", "2,5,9", "--greedy", "4", "--dump", folder / "x.npy"})));
   EXPECT_EQ(both, ParseOutput(RunTool(Eval({"--tokens", "2,5,9", "--greedy", "4"}))));
-  EXPECT_EQ(ReadNpy(folder.File("x.npy")).values, Dump({}, "2,5,9"));
+  EXPECT_EQ(ReadNpy(folder / "x.npy").values, Dump({}, "2,5,9"));
 }
 
 TEST(EvalTest, PerplexityIsWhatTheLogitsSay) {
@@ -109,11 +109,11 @@ TEST(EvalTest, PerplexityIsWhatTheLogitsSay) {
 }
 
 TEST(EvalTest, ATextIsCutIntoWindowsAndDocuments) {
-  const Folder folder;
-  std::ofstream(folder.File("text")) << "hello world|hello hello|world";
+  const TemporaryFolder folder;
+  std::ofstream(folder / "text") << "hello world|hello hello|world";
   const auto score = [&](const std::vector<std::string>& more) {
     std::vector<std::string> call = {"eval", ChatModel(), "--threads",
-                                     "1",    "--text",    folder.File("text")};
+                                     "1",    "--text",    folder / "text"};
     call.insert(call.end(), more.begin(), more.end());
     return ParseOutput(RunTool(call));
   };
@@ -125,7 +125,7 @@ TEST(EvalTest, ATextIsCutIntoWindowsAndDocuments) {
 }
 
 TEST(EvalTest, AModelDoesNotDivergeFromItselfAndAQuantisedOneDoesALittle) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::vector<std::string> call = Eval({"--tokens", "2,5,9,11,3,8,13", "--reference"});
   std::vector<std::string> itself = call, other = call;
   itself.push_back(PlainModel());
@@ -134,10 +134,10 @@ TEST(EvalTest, AModelDoesNotDivergeFromItselfAndAQuantisedOneDoesALittle) {
   EXPECT_NEAR(none["mean_kl"].get<double>(), 0.0, 1e-9);
   EXPECT_EQ(none["top1_agreement"], 1.0);
   EXPECT_EQ(none["ppl"], none["reference_ppl"]);
-  ASSERT_EQ(RunTool({"synth", "--preset", "tiny", "--quant", "q8c", "-o", folder.File("q.nest")})
-                .exit_code,
-            0);
-  other.push_back(folder.File("q.nest"));
+  ASSERT_EQ(
+      RunTool({"synth", "--preset", "tiny", "--quant", "q8c", "-o", folder / "q.nest"}).exit_code,
+      0);
+  other.push_back(folder / "q.nest");
   const nlohmann::json some = ParseOutput(RunTool(other));
   EXPECT_GT(some["mean_kl"].get<double>(), 0.0);
   EXPECT_GE(some["max_kl"].get<double>(), some["mean_kl"].get<double>());
@@ -154,9 +154,9 @@ TEST(EvalTest, BadTokensAreClearErrors) {
 }
 
 TEST(EvalTest, TextNeedsATokenizer) {
-  const Folder folder;
-  std::ofstream(folder.File("text")) << "hello";
-  ExpectFailure(RunTool(Eval({"--text", folder.File("text")})), 1, "tokenizer");
+  const TemporaryFolder folder;
+  std::ofstream(folder / "text") << "hello";
+  ExpectFailure(RunTool(Eval({"--text", folder / "text"})), 1, "tokenizer");
 }
 
 TEST(EvalTest, TooManyTokensNameBothNumbers) {

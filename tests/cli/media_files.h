@@ -79,12 +79,12 @@ struct MediaFiles {
     EXPECT_TRUE(status.ok()) << status.message();
   }
 
-  const Folder folder;
-  const std::string model = folder.File("multimodal.nest");
-  const std::string image = folder.File("picture.bmp");
-  const std::string prepared = folder.File("picture.npy");
-  const std::string sound = folder.File("voice.wav");
-  const std::string pcm = folder.File("voice.npy");
+  const TemporaryFolder folder;
+  const std::string model = folder / "multimodal.nest";
+  const std::string image = folder / "picture.bmp";
+  const std::string prepared = folder / "picture.npy";
+  const std::string sound = folder / "voice.wav";
+  const std::string pcm = folder / "voice.npy";
 };
 
 // Of this test program, written once.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,11 +41,11 @@ float LargestDifference(const std::vector<float>& a, const std::vector<float>& b
 
 // Soft tokens of a file, and what the tool says about them.
 std::pair<Npy, nlohmann::json> Encode(const Arguments& more) {
-  const Folder folder;
-  Arguments call = Call("encode", {"--dump", folder.File("x.npy")});
+  const TemporaryFolder folder;
+  Arguments call = Call("encode", {"--dump", folder / "x.npy"});
   call.insert(call.end(), more.begin(), more.end());
   const nlohmann::json json = ParseOutput(RunTool(call));
-  return {ReadNpy(folder.File("x.npy")), json};
+  return {ReadNpy(folder / "x.npy"), json};
 }
 
 TEST(EncodeTest, ImageFilesAndPreparedImagesGiveTheReferencesSoftTokens) {
@@ -73,10 +74,10 @@ TEST(EncodeTest, SoundFilesAndSamplesGiveTheReferencesSoftTokens) {
 }
 
 TEST(EncodeTest, SoundLongerThanAClipIsEncodedInSeveral) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::vector<float> samples(4 * 16000, 0.1f);  // a clip of this model has 3.2 s
-  WriteWholeFile(folder.File("long.wav"), WavOf(samples));
-  const auto [npy, json] = Encode({"--audio", folder.File("long.wav")});
+  WriteWholeFile(folder / "long.wav", WavOf(samples));
+  const auto [npy, json] = Encode({"--audio", folder / "long.wav"});
   EXPECT_EQ(json["clips"], 2);
   EXPECT_EQ(json["positions"], 40);
   EXPECT_EQ(npy.values.size(), json["soft_tokens"].get<size_t>() * 64);
@@ -106,40 +107,40 @@ TEST(EncodeTest, ACallWithoutOrWithTwoFilesIsWrong) {
 }
 
 TEST(EncodeTest, FilesThatAreNoneOrCutOffEndWithOneLine) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const auto refused = [&](const char* option, const std::string& file, const std::string& part) {
     SCOPED_TRACE(file);
-    ExpectFailure(RunTool(Call("encode", {option, file, "--dump", folder.File("x.npy")})), 1, part);
-    EXPECT_FALSE(std::filesystem::exists(folder.File("x.npy")));
+    ExpectFailure(RunTool(Call("encode", {option, file, "--dump", folder / "x.npy"})), 1, part);
+    EXPECT_FALSE(std::filesystem::exists(folder / "x.npy"));
   };
-  refused("--image", folder.File("none.png"), "none.png");
-  refused("--audio", folder.File("none.wav"), "none.wav");
+  refused("--image", folder / "none.png", "none.png");
+  refused("--audio", folder / "none.wav", "none.wav");
   refused("--image", GetMediaFiles().sound, "not a PNG");
   refused("--audio", GetMediaFiles().image, GetMediaFiles().image);
   const auto cut = [&](const std::string& name, const std::string& whole) {
     const std::string bytes = ReadWholeFile(whole);
-    WriteWholeFile(folder.File(name), bytes.substr(0, bytes.size() - 100));
-    return folder.File(name);
+    WriteWholeFile(folder / name, bytes.substr(0, bytes.size() - 100));
+    return folder / name;
   };
   refused("--audio", cut("cut.wav", GetMediaFiles().sound), "cut off");
   refused("--image", cut("cut.npy", GetMediaFiles().prepared), "bytes of values");
   // Far more pixels than there are bytes for.
   std::string bomb = ReadWholeFile(GetMediaFiles().image);
   bomb.replace(18, 8, std::string("\x30\x75\0\0\x30\x75\0\0", 8));  // 30,000 x 30,000
-  WriteWholeFile(folder.File("bomb.bmp"), bomb);
-  refused("--image", folder.File("bomb.bmp"), "30000 x 30000");
+  WriteWholeFile(folder / "bomb.bmp", bomb);
+  refused("--image", folder / "bomb.bmp", "30000 x 30000");
   const std::vector<float> short_sound(512, 0.1f);
-  WriteWholeFile(folder.File("short.wav"), WavOf(short_sound));
-  refused("--audio", folder.File("short.wav"), "512");
+  WriteWholeFile(folder / "short.wav", WavOf(short_sound));
+  refused("--audio", folder / "short.wav", "512");
 }
 
 TEST(EncodeTest, NumpyFilesMustBeF32InOrderAndOfTheRightShape) {
-  const Folder folder;
+  const TemporaryFolder folder;
   const std::vector<float> values(3 * 4 * 4, 0.5f);
-  const std::string path = folder.File("in.npy");
+  const std::string path = folder / "in.npy";
   const auto refused = [&](const char* option, const std::string& part) {
     SCOPED_TRACE(part);
-    ExpectFailure(RunTool(Call("encode", {option, path, "--dump", folder.File("x.npy")})), 1, part);
+    ExpectFailure(RunTool(Call("encode", {option, path, "--dump", folder / "x.npy"})), 1, part);
   };
   WriteNpyOf(path, "(4, 4, 3)", values);
   refused("--image", "[4, 4, 3]");
@@ -180,12 +181,12 @@ TEST(MediaEvalTest, LogitsAndGreedyTokensAreTheReferencesWithChunksOfAnySize) {
   const MultimodalExpected& expected = GetMultimodalExpected();
   for (const char* chunk : {"0", "1", "7", "16"}) {
     SCOPED_TRACE(chunk);
-    const Folder folder;
+    const TemporaryFolder folder;
     const nlohmann::json greedy = ParseOutput(RunTool(
         Call("eval", {"--tokens", List(expected.input_ids), "--audio", GetMediaFiles().sound,
                       "--image", GetMediaFiles().image, "--chunk", chunk, "--kv", "f32", "--dump",
-                      folder.File("x.npy"), "--greedy", std::to_string(expected.greedy.size())})));
-    EXPECT_LT(LargestDifference(ReadNpy(folder.File("x.npy")).values, expected.logits),
+                      folder / "x.npy", "--greedy", std::to_string(expected.greedy.size())})));
+    EXPECT_LT(LargestDifference(ReadNpy(folder / "x.npy").values, expected.logits),
               expected.logits_tolerance);
     EXPECT_EQ(greedy.get<std::vector<int32_t>>(), expected.greedy);
   }

@@ -7,7 +7,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "tests/support/chat_model.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling::testing {
@@ -23,20 +23,6 @@ inline std::string ReadWholeFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
-
-// A folder for one test, removed with the object.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "nestling_cli_XXXXXX").string();
-    path_ = mkdtemp(name.data()) != nullptr ? name : "";
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string File(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 struct ToolResult {
   int exit_code = -1;
@@ -53,17 +39,17 @@ inline std::string Quote(const std::string& argument) {
 // Runs the built tool as a shell would; `input` is its standard input.
 inline ToolResult RunTool(const std::vector<std::string>& arguments,
                           const std::string& input = "") {
-  const Folder folder;
-  std::ofstream(folder.File("in"), std::ios::binary) << input;
+  const TemporaryFolder folder;
+  std::ofstream(folder / "in", std::ios::binary) << input;
   std::string command = Quote(NESTLING_TOOL);
   for (const std::string& argument : arguments) command.append(" ").append(Quote(argument));
-  command += " < " + Quote(folder.File("in")) + " > " + Quote(folder.File("out")) + " 2> " +
-             Quote(folder.File("err"));
+  command +=
+      " < " + Quote(folder / "in") + " > " + Quote(folder / "out") + " 2> " + Quote(folder / "err");
   const int status = std::system(command.c_str());
   ToolResult result;
   if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
-  result.out = ReadWholeFile(folder.File("out"));
-  result.err = ReadWholeFile(folder.File("err"));
+  result.out = ReadWholeFile(folder / "out");
+  result.err = ReadWholeFile(folder / "err");
   return result;
 }
 

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/hf_folder.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "base/math.h"
@@ -36,26 +34,14 @@ std::string SafetensorsBytes(const std::vector<HfTensor>& tensors) {
   for (const HfTensor& tensor : tensors) {
     const size_t begin = data.size();
     for (const float value : tensor.values) AppendValue(value, tensor.dtype, &data);
-    header[tensor.name] = {{"dtype", tensor.dtype},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {begin, data.size()}}};
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
   }
   return SafetensorsBytes(header.dump(), data);
 }
 
 void WriteTextFile(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string pattern =
-      (std::filesystem::temp_directory_path() / "nestling_test_XXXXXX").string();
-  path_ = mkdtemp(pattern.data());
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 std::vector<HfTensor> TinyCheckpoint(const TinyModelOptions& options, const std::string& prefix,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_model.h"
 
 namespace nestling::testing {
@@ -26,20 +27,6 @@ std::string SafetensorsBytes(const std::vector<HfTensor>& tensors);
 std::string SafetensorsBytes(const std::string& header, const std::string& data);
 
 void WriteTextFile(const std::string& path, const std::string& bytes);
-
-// A folder below the temporary one, removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 // The checkpoint whose conversion is the tiny model: its tensors with TinyTensorValues. `prefix`
 // precedes the names; the formats of `options` do not matter.
